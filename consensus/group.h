@@ -1,0 +1,133 @@
+/* One raft group as the shard sees it: entries in, commits out.  Behind it stand
+ * raft_core.c (the one caller of raft_step), raft_disk.c (votes and entries to
+ * log/journal), raft_msg.c (messages to peers), raft_log.c (recent entries in
+ * memory, older ones from the journal).  All rules of raft.md section 8 live
+ * there, each with the number of the bug it guards against.
+ *
+ * Nothing here calls back from inside a call that the owner makes into it, save
+ * where a comment says so; callbacks come from group_run(), which the owner
+ * calls once per loop turn and group that wants it (group_wants_run). */
+#ifndef QUIPU_CONSENSUS_GROUP_H
+#define QUIPU_CONSENSUS_GROUP_H
+
+#include "base/clock.h"
+#include "base/rand.h"
+#include "consensus/net.h"
+#include "log/entry.h"
+#include "log/journal.h"
+
+#include <stdbool.h>
+
+#define GROUP_VOTERS_MAX 9
+#define GROUP_INFLIGHT_MAX 256 /* raft entries un-acked per follower */
+
+enum group_role { GROUP_FOLLOWER, GROUP_CANDIDATE, GROUP_LEADER };
+
+/* First payload byte of an entry (= raft's entry type) */
+enum group_entry_type { GROUP_COMMAND = 1, GROUP_BARRIER = 2, GROUP_CHANGE = 3 };
+
+struct group;
+
+struct group_config {
+	uint32_t shard;
+	uint64_t self;
+	unsigned election_ms;  /* default 1000, the same on every node */
+	unsigned heartbeat_ms; /* default 100 */
+	size_t cache_bytes;    /* recent entries kept in memory; default 2 MiB */
+};
+
+/* What the shard's durable state says at start. */
+struct group_boot {
+	uint64_t applied_index, applied_term; /* 0, 0: a new group */
+	/* Voters of the last applied configuration; for a new group the first
+	 * configuration, which becomes entry 1 (identical on every node). */
+	uint64_t voters[GROUP_VOTERS_MAX];
+	unsigned n_voters;
+	uint64_t conf_index;
+};
+
+struct group_ops {
+	/* Entry `e` is committed; strictly ascending indexes, each once per
+	 * process life, from boot.applied_index + 1.  Borrowed: take a
+	 * reference to keep it.  Includes barriers and changes. */
+	void (*apply)(void *arg, struct entry *e);
+	/* Role, term or leader changed.  leader 0: unknown.  When role becomes
+	 * GROUP_LEADER, entries proposed in older terms may still commit; when
+	 * it ceases, outcomes of own uncommitted entries are unknown. */
+	void (*state)(void *arg, enum group_role role, uint64_t term,
+		      uint64_t leader);
+};
+
+/* Loads term, vote and entries of the shard from the journal.  A new group of
+ * one voter (itself) leads at once.  ERR_FAULTY: the journal says rot, or the
+ * journal starts behind applied_index + 1. */
+int group_open(struct group **out, const struct group_config *cfg,
+	       const struct group_boot *boot, struct journal *journal,
+	       struct net *net, struct clock *clock, struct rand *rand,
+	       const struct group_ops *ops, void *arg, struct err *e);
+/* Journal requests in flight must have come back (journal_idle). */
+void group_close(struct group *g);
+
+/* A message of this group from `from`: the bytes after the node's message header
+ * (see GROUP_MSG_HEAD).  Malformed bytes: ERR_PROTOCOL, the link is closed. */
+int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
+		  struct err *e);
+/* A new link to `peer`: messages of the old one no longer count. */
+void group_peer_up(struct group *g, uint64_t peer);
+void group_peer_down(struct group *g, uint64_t peer);
+
+/* Timers: when the next timeout is due (monotonic ms), and the call for it. */
+uint64_t group_deadline_ms(const struct group *g);
+void group_timeout(struct group *g);
+
+/* Deliver what calls and completions have queued: commits to apply(), state().
+ * Owner calls it while group_wants_run(). */
+bool group_wants_run(const struct group *g);
+void group_run(struct group *g);
+
+/* Propose entries (type byte set by the caller; term and index are given here).
+ * Takes over the caller's references on success.  ERR_NOT_LEADER, ERR_BUSY (window
+ * or journal full, or a transfer is going on): nothing taken. */
+int group_submit(struct group *g, struct entry **entries, unsigned n);
+/* How many more entries may be submitted now. */
+unsigned group_room(const struct group *g);
+
+/* Linearizable read (read index, raft.md rule 20): cb(arg, 0, index) once this
+ * node has confirmed that it led after the call began; the reader then waits for
+ * apply of `index` (cb is called only when it is applied).  Else ERR_NOT_LEADER
+ * or ERR_UNAVAILABLE.  Many reads share one probe round.  A lone voter answers
+ * from group_run without a probe. */
+struct group_read {
+	void (*cb)(struct group_read *r, int status, uint64_t index);
+	void *arg;
+	struct group_read *next; /* the group's */
+	uint64_t priv[3];
+};
+void group_read_index(struct group *g, struct group_read *r);
+
+/* Hand leadership to `to` (rule 16): stops submits, waits for its log, transfers;
+ * gives up after an election timeout.  ERR_NOT_LEADER, ERR_BUSY, ERR_NOT_FOUND. */
+int group_transfer(struct group *g, uint64_t to);
+/* The applied state up to `index` is durable: entries below may be dropped from
+ * memory and, at the journal's pace, from disk (raft SNAPSHOT with trailing). */
+void group_durable(struct group *g, uint64_t index, uint64_t term);
+
+struct group_info {
+	enum group_role role;
+	uint64_t term, leader, last_index, commit_index, applied_index;
+	uint64_t match[GROUP_VOTERS_MAX], voters[GROUP_VOTERS_MAX];
+	unsigned n_voters;
+	bool transferring;
+	uint64_t elections, terms_led, dropped_stale, dropped_rej, resent;
+};
+void group_info(const struct group *g, struct group_info *out);
+/* Lowest index that any voter still needs from this leader's log; followers:
+ * last index.  For journal_hold(). */
+uint64_t group_needed_index(const struct group *g);
+
+/* Every message between nodes starts with one byte NODE_MSG_*; a group's then
+ * has the shard (u32), and group_receive gets what follows. */
+#define NODE_MSG_GROUP 1
+#define GROUP_MSG_HEAD 5
+
+#endif
