@@ -1,0 +1,113 @@
+/* Commands and queries of a shard, and their results: what gateways send to
+ * shard leaders and what the state machine (machine.c) executes.  Encodings are
+ * little endian with varints (docs/message.md); the same bytes go over links and
+ * into raft entries.  Decoders borrow from their input and refuse anything that
+ * is malformed or out of range with ERR_FORMAT. */
+#ifndef QUIPU_CONSENSUS_CMD_H
+#define QUIPU_CONSENSUS_CMD_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "log/record.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CMD_MAX (100u << 10)       /* bytes of one command */
+#define BODY_MAX (60u << 10)       /* bytes of a message body */
+#define DEVICES_MAX 6              /* per account */
+#define MAILBOX_RECORDS_MAX 100000 /* unacknowledged records of an account */
+#define SEND_SPAN_MAX 32           /* highest - lowest unsettled seq, client */
+#define DEDUPE_SET_MAX 64          /* (seq, part) kept per sending device */
+#define CLOCK_SKEW_MAX (1ull << 32) /* seen above the shard clock: refused */
+#define TTL_MAX_S (30u * 86400)
+
+enum status {
+#define X(name, num, http, problem, title) name = num,
+#include "consensus/status.tbl"
+#undef X
+};
+const char *status_problem(int st); /* "seq-conflict"; "internal" if foreign */
+const char *status_title(int st);
+int status_http(int st);
+
+enum cmd_type {
+	CMD_ACCOUNT_ADD = 1,   /* account */
+	CMD_DEVICE_ADD = 2,    /* account -> device number */
+	CMD_DEVICE_REMOVE = 3, /* account, device: raises its epoch for good */
+	CMD_SEND = 4,
+	CMD_CURSOR = 5,        /* account, device, cursor: highest acked number */
+	CMD_META_INIT = 6,     /* shard 0: slot table and shard count */
+};
+
+struct cmd_send {
+	uint64_t to;           /* part 0: recipient; part 1: the sender */
+	uint64_t from;
+	uint32_t device;
+	uint8_t part;          /* 0 recipient's record, 1 sender's own copy */
+	uint8_t cls;           /* protocol.md 9; 0 void */
+	uint32_t flags, ttl;
+	uint64_t seq, after, seen;
+	uint8_t mid[16];
+	uint64_t origin_offset, origin_lamport; /* part 1 */
+	uint32_t origin_shard;
+	const uint8_t *headers, *body;
+	uint32_t headers_len, body_len;
+};
+
+struct cmd {
+	enum cmd_type type;
+	uint64_t account;
+	uint32_t device;
+	uint64_t cursor;
+	uint32_t shards;       /* META_INIT */
+	struct cmd_send send;
+};
+
+void cmd_encode(struct buf *out, const struct cmd *c);
+int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e);
+
+/* Result of any command or query; fields beyond `status` by kind. */
+struct result {
+	int status;            /* enum status */
+	bool dup;              /* SEND: the first one's ack */
+	uint64_t lamport, stamp, offset, time_ms, n; /* SEND */
+	uint32_t shard;
+	uint32_t device;       /* DEVICE_ADD */
+	/* QUERY_ACCOUNT, and what a subscription starts with */
+	uint64_t inbox_end, inbox_oldest; /* last number; oldest kept, 1 if all */
+	uint64_t cursor;       /* the device's, as the shard keeps it */
+	uint32_t epoch;        /* device epoch */
+	uint32_t devices;      /* bit i: device i+1 exists */
+	uint32_t n_devices;
+	/* QUERY_PAGE: records follow, encoded by record_put_wire(), n_records */
+	uint32_t n_records;
+	bool complete;         /* reached the end of the inbox */
+	uint64_t next;         /* first number after this page */
+	const uint8_t *records;
+	size_t records_len;
+};
+void result_encode(struct buf *out, const struct result *r);
+int result_decode(struct result *r, const uint8_t *p, size_t n, struct err *e);
+
+enum query_type { QUERY_ACCOUNT = 1, QUERY_PAGE = 2 };
+struct query {
+	enum query_type type;
+	uint64_t account;
+	uint32_t device;       /* 0: none asked for */
+	uint64_t from;         /* PAGE: first number wanted; with back: before */
+	bool back;             /* newest first */
+	uint32_t limit;        /* <= 500 */
+	uint32_t max_bytes;    /* payload bytes, <= 200 KiB */
+};
+#define QUERY_LIMIT_MAX 500
+#define QUERY_BYTES_MAX (200u << 10)
+void query_encode(struct buf *out, const struct query *q);
+int query_decode(struct query *q, const uint8_t *p, size_t n, struct err *e);
+
+/* Records as they travel on links and in results. */
+void record_put_wire(struct buf *out, const struct record *r);
+struct cursor;
+int record_get_wire(struct record *r, struct cursor *c);
+
+#endif

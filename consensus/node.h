@@ -1,0 +1,150 @@
+/* All shards of a process, and the way to those that are led elsewhere: what the
+ * gateway sees of the log.  One thread; sans-I/O beneath its vtables, so the
+ * simulator runs the same code.
+ *
+ * The owner calls node_turn() once per loop turn (before it blocks) and
+ * node_tick() at node_deadline_us(). Callbacks come only from these two, never
+ * from inside a call made into the node. */
+#ifndef QUIPU_CONSENSUS_NODE_H
+#define QUIPU_CONSENSUS_NODE_H
+
+#include "base/clock.h"
+#include "base/rand.h"
+#include "consensus/cmd.h"
+#include "consensus/group.h"
+#include "consensus/net.h"
+#include "log/disk.h"
+#include "log/journal.h"
+#include "log/kv.h"
+#include "log/store.h"
+
+#define NODE_CALLS_MAX 65536  /* calls in flight through one node; then busy */
+#define NODE_SUBS_MAX 262144  /* subscriptions served by one node */
+#define SLOTS 16384
+
+struct node;
+
+struct node_config {
+	uint64_t id;
+	uint8_t cluster_id[16];
+	uint64_t members[GROUP_VOTERS_MAX]; /* all voters, self included */
+	unsigned n_members;
+	uint32_t shards;       /* 0: 16 for one member, 64 for more */
+	unsigned election_ms, heartbeat_ms;
+	struct journal_config journal;
+	struct store_config store;
+	uint64_t checkpoint_bytes, checkpoint_age_ms;
+	uint32_t batch_bytes, batch_records, batch_inflight;
+};
+
+struct node_env {
+	struct disk *disk;
+	const struct kv_ops *kv;
+	void *kv_arg;
+	struct net *net;       /* NULL on a single node */
+	struct clock *clock;
+	struct rand *rand;
+	/* A failed write or sync, a shard that met an unknown command: the
+	 * process must end.  Never returns control to the node in real life;
+	 * the simulator crashes the node. */
+	void (*fatal)(void *arg, const struct err *e);
+	void *fatal_arg;
+};
+
+int node_open(struct node **out, const struct node_config *cfg,
+	      const struct node_env *env, struct err *e);
+/* Stop proposing, hand leaderships over, checkpoint, then done(). */
+void node_stop(struct node *n, void (*done)(void *arg), void *arg);
+/* After node_stop's done(), or for a simulated crash at any time. */
+void node_close(struct node *n);
+
+void node_turn(struct node *n);
+uint64_t node_deadline_us(const struct node *n);
+void node_tick(struct node *n);
+
+uint32_t node_shards(const struct node *n);
+/* slot = XXH3-64(id) mod 16,384, slot table -> shard */
+uint32_t node_shard_of(const struct node *n, uint64_t id);
+/* Every shard has a known leader and this node's replicas are not faulty. */
+bool node_ready(const struct node *n);
+
+/* ---- calls to a shard's leader, wherever it is ------------------------------ */
+
+/* One try.  cb runs exactly once: status 0 and a decoded result (borrowed), or
+ *   ERR_NOT_LEADER       nothing was done, try again soon (leader unknown)
+ *   ERR_BUSY, ERR_FULL   nothing was done, retry later
+ *   ERR_UNAVAILABLE      no way to the leader; nothing was done
+ *   ERR_UNKNOWN_OUTCOME  may or may not have been done: retry the same command
+ *   ERR_FORMAT           the command is malformed
+ * The struct is the caller's and stays put until cb; node_call_cancel() gives it
+ * back earlier (then no cb; the outcome is unknown). */
+struct node_call {
+	void (*cb)(struct node_call *c, int status, const struct result *r);
+	void *arg;
+	void *priv[8];
+};
+void node_propose(struct node *n, uint32_t shard, const struct cmd *cmd,
+		  struct node_call *c);
+/* Linearizable: sees everything acked before the call. */
+void node_query(struct node *n, uint32_t shard, const struct query *q,
+		struct node_call *c);
+void node_call_cancel(struct node *n, struct node_call *c);
+
+/* ---- following an inbox ------------------------------------------------------ */
+
+/* A live device as a reader of its inbox at the shard's leader.  start() comes
+ * first (what the account and device look like, linearizable), then records in
+ * order of n from `from` on, as long as n <= acked + window; flush() ends each
+ * run of records (write them out then).  end() is the last callback:
+ *   ERR_NOT_LEADER, ERR_UNAVAILABLE  subscribe again from the next number
+ *   ERR_EXISTS     a newer subscription of the same device took over
+ *   ERR_PERM       the device was removed, or never existed
+ *   ERR_NOT_FOUND  no such account
+ *   ERR_TRUNCATED  history starts later: oldest in start()'s result next time */
+struct node_sub {
+	uint64_t account;
+	uint32_t device;
+	uint32_t window;       /* records beyond `acked` that may be sent */
+	uint64_t from;         /* first number wanted; 0: after the kept cursor */
+	void (*start)(struct node_sub *s, const struct result *r);
+	void (*record)(struct node_sub *s, const struct record *r);
+	void (*flush)(struct node_sub *s);
+	void (*end)(struct node_sub *s, int why);
+	void *arg;
+	void *priv[8];
+};
+void node_subscribe(struct node *n, uint32_t shard, struct node_sub *s);
+/* Move the flow window: everything <= acked was received; a new window size. */
+void node_sub_credit(struct node *n, struct node_sub *s, uint64_t acked,
+		     uint32_t window);
+/* Do not send now / go on (socket buffer full / drained). */
+void node_sub_pause(struct node *n, struct node_sub *s, bool paused);
+/* No more callbacks. */
+void node_unsubscribe(struct node *n, struct node_sub *s);
+
+/* ---- for operators ------------------------------------------------------------ */
+
+struct node_shard_info {
+	uint32_t shard;
+	struct group_info raft;
+	struct store_stats store;
+	uint64_t records, clock, digest;
+	uint8_t root[32];
+	uint64_t durable_index;
+	uint32_t subs;
+	bool faulty;
+	char why[160];
+};
+void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out);
+struct node_info {
+	uint64_t id, members[GROUP_VOTERS_MAX];
+	bool member_up[GROUP_VOTERS_MAX];
+	unsigned n_members;
+	uint32_t shards, led, faulty;
+	uint64_t calls, subs;
+	struct journal_stats journal;
+};
+void node_info(struct node *n, struct node_info *out);
+int node_transfer(struct node *n, uint32_t shard, uint64_t to);
+
+#endif
