@@ -21,6 +21,8 @@
 #define DEDUPE_SET_MAX 64          /* (seq, part) kept per sending device */
 #define CLOCK_SKEW_MAX (1ull << 32) /* seen above the shard clock: refused */
 #define TTL_MAX_S (30u * 86400)
+#define SHARDS_MAX 256             /* per cluster */
+#define RESULT_RECORDS_MAX (1u << 20) /* bytes of encoded records in a result */
 
 enum status {
 #define X(name, num, http, problem, title) name = num,

@@ -1,0 +1,345 @@
+/* Encodings of commands, queries, results and records on links.
+ *
+ *   command   type u8, then by type:
+ *     ACCOUNT_ADD     account u64
+ *     DEVICE_ADD      account u64
+ *     DEVICE_REMOVE   account u64, device varint
+ *     CURSOR          account u64, device varint, cursor varint
+ *     META_INIT       shards varint
+ *     SEND            to u64, from u64, device varint, part u8, class u8,
+ *                     flags varint, ttl varint, seq, after, seen varints,
+ *                     mid 16, [part 1: origin shard, offset, Lamport varints],
+ *                     headers lv, body lv
+ *   lv = varint length, then that many bytes */
+#include "consensus/cmd.h"
+#include "base/assert.h"
+#include "base/cursor.h"
+
+static const struct {
+	int http;
+	const char *problem, *title;
+} statuses[] = {
+#define X(name, num, http, problem, title) [num] = { http, problem, title },
+#include "consensus/status.tbl"
+#undef X
+};
+#define N_STATUSES (int)(sizeof statuses / sizeof statuses[0])
+
+const char *status_problem(int st)
+{
+	return st >= 0 && st < N_STATUSES ? statuses[st].problem : "internal";
+}
+
+const char *status_title(int st)
+{
+	return st >= 0 && st < N_STATUSES ? statuses[st].title
+					  : "Internal error";
+}
+
+int status_http(int st)
+{
+	return st >= 0 && st < N_STATUSES ? statuses[st].http : 500;
+}
+
+static void send_encode(struct buf *out, const struct cmd_send *s)
+{
+	uint8_t *p = buf_extend(out, 16);
+
+	put_u64(p, s->to);
+	put_u64(p + 8, s->from);
+	buf_varint(out, s->device);
+	buf_u8(out, s->part);
+	buf_u8(out, s->cls);
+	buf_varint(out, s->flags);
+	buf_varint(out, s->ttl);
+	buf_varint(out, s->seq);
+	buf_varint(out, s->after);
+	buf_varint(out, s->seen);
+	buf_put(out, s->mid, 16);
+	if (s->part) {
+		buf_varint(out, s->origin_shard);
+		buf_varint(out, s->origin_offset);
+		buf_varint(out, s->origin_lamport);
+	}
+	buf_lv(out, s->headers, s->headers_len);
+	buf_lv(out, s->body, s->body_len);
+}
+
+void cmd_encode(struct buf *out, const struct cmd *c)
+{
+	buf_u8(out, (uint8_t)c->type);
+	switch (c->type) {
+	case CMD_ACCOUNT_ADD:
+	case CMD_DEVICE_ADD:
+		buf_u64(out, c->account);
+		break;
+	case CMD_DEVICE_REMOVE:
+		buf_u64(out, c->account);
+		buf_varint(out, c->device);
+		break;
+	case CMD_CURSOR:
+		buf_u64(out, c->account);
+		buf_varint(out, c->device);
+		buf_varint(out, c->cursor);
+		break;
+	case CMD_META_INIT:
+		buf_varint(out, c->shards);
+		break;
+	case CMD_SEND:
+		send_encode(out, &c->send);
+		break;
+	}
+}
+
+/* A varint that must fit; sets bad otherwise. */
+static uint64_t bounded(struct cursor *c, uint64_t max)
+{
+	uint64_t v = cursor_varint(c);
+
+	if (v > max) {
+		c->bad = true;
+		return 0;
+	}
+	return v;
+}
+
+#define U53_MAX ((1ull << 53) - 1)
+
+static int send_decode(struct cmd_send *s, struct cursor *c, struct err *e)
+{
+	const uint8_t *mid;
+	size_t n;
+
+	s->to = cursor_u64(c);
+	s->from = cursor_u64(c);
+	s->device = (uint32_t)bounded(c, UINT32_MAX);
+	s->part = cursor_u8(c);
+	s->cls = cursor_u8(c);
+	s->flags = (uint32_t)bounded(c, UINT32_MAX);
+	s->ttl = (uint32_t)bounded(c, TTL_MAX_S);
+	s->seq = bounded(c, U53_MAX);
+	s->after = bounded(c, U53_MAX);
+	s->seen = bounded(c, U53_MAX);
+	mid = cursor_bytes(c, 16);
+	if (mid)
+		memcpy(s->mid, mid, 16);
+	if (s->part) {
+		s->origin_shard = (uint32_t)bounded(c, UINT32_MAX);
+		s->origin_offset = bounded(c, U53_MAX);
+		s->origin_lamport = bounded(c, U53_MAX);
+	}
+	s->headers = cursor_lv(c, RECORD_HEADERS_MAX, &n);
+	s->headers_len = (uint32_t)n;
+	s->body = cursor_lv(c, BODY_MAX, &n);
+	s->body_len = (uint32_t)n;
+	if (c->bad)
+		return err_set(e, ERR_FORMAT, "send: cut short or out of range");
+	if (!s->to || !s->from || !s->device || !s->seq || s->part > 1 ||
+	    s->cls > 7 || s->after >= s->seq ||
+	    (s->part == 1 && s->to != s->from))
+		return err_set(e, ERR_FORMAT,
+			       "send: to, from, device, seq, after, part or "
+			       "class is out of range");
+	return 0;
+}
+
+int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
+{
+	struct cursor in = cursor_of(p, n);
+	int rv = 0;
+
+	memset(c, 0, sizeof *c);
+	c->type = (enum cmd_type)cursor_u8(&in);
+	switch (c->type) {
+	case CMD_ACCOUNT_ADD:
+	case CMD_DEVICE_ADD:
+		c->account = cursor_u64(&in);
+		break;
+	case CMD_DEVICE_REMOVE:
+		c->account = cursor_u64(&in);
+		c->device = (uint32_t)bounded(&in, UINT32_MAX);
+		break;
+	case CMD_CURSOR:
+		c->account = cursor_u64(&in);
+		c->device = (uint32_t)bounded(&in, UINT32_MAX);
+		c->cursor = bounded(&in, U53_MAX);
+		break;
+	case CMD_META_INIT:
+		c->shards = (uint32_t)bounded(&in, SHARDS_MAX);
+		if (!c->shards)
+			in.bad = true;
+		break;
+	case CMD_SEND:
+		rv = send_decode(&c->send, &in, e);
+		break;
+	default:
+		return err_set(e, ERR_FORMAT, "unknown command type %d",
+			       (int)c->type);
+	}
+	if (rv)
+		return rv;
+	if (!cursor_done(&in))
+		return err_set(e, ERR_FORMAT,
+			       "command type %d: wrong length or range",
+			       (int)c->type);
+	if (c->type != CMD_SEND && c->type != CMD_META_INIT && !c->account)
+		return err_set(e, ERR_FORMAT, "account id 0");
+	return 0;
+}
+
+void query_encode(struct buf *out, const struct query *q)
+{
+	buf_u8(out, (uint8_t)q->type);
+	buf_u64(out, q->account);
+	buf_varint(out, q->device);
+	buf_varint(out, q->from);
+	buf_u8(out, q->back);
+	buf_varint(out, q->limit);
+	buf_varint(out, q->max_bytes);
+}
+
+int query_decode(struct query *q, const uint8_t *p, size_t n, struct err *e)
+{
+	struct cursor in = cursor_of(p, n);
+	uint8_t back;
+
+	q->type = (enum query_type)cursor_u8(&in);
+	q->account = cursor_u64(&in);
+	q->device = (uint32_t)bounded(&in, UINT32_MAX);
+	q->from = bounded(&in, U53_MAX);
+	back = cursor_u8(&in);
+	q->back = back;
+	q->limit = (uint32_t)bounded(&in, QUERY_LIMIT_MAX);
+	q->max_bytes = (uint32_t)bounded(&in, QUERY_BYTES_MAX);
+	if (!cursor_done(&in) || back > 1 || !q->account ||
+	    (q->type != QUERY_ACCOUNT && q->type != QUERY_PAGE))
+		return err_set(e, ERR_FORMAT, "malformed query");
+	return 0;
+}
+
+/* Fields of a result that are not zero, as a bit set, then their values. */
+void result_encode(struct buf *out, const struct result *r)
+{
+	const uint64_t v[] = {
+		(uint64_t)r->status, r->dup, r->lamport, r->stamp, r->offset,
+		r->time_ms, r->n, r->shard, r->device, r->inbox_end,
+		r->inbox_oldest, r->cursor, r->epoch, r->devices, r->n_devices,
+		r->n_records, r->complete, r->next,
+	};
+	uint32_t mask = 0, i;
+
+	for (i = 0; i < sizeof v / sizeof v[0]; i++)
+		mask |= (uint32_t)(v[i] != 0) << i;
+	if (r->records_len)
+		mask |= 1u << 31;
+	buf_varint(out, mask);
+	for (i = 0; i < sizeof v / sizeof v[0]; i++)
+		if (v[i])
+			buf_varint(out, v[i]);
+	if (r->records_len)
+		buf_lv(out, r->records, r->records_len);
+}
+
+int result_decode(struct result *r, const uint8_t *p, size_t n, struct err *e)
+{
+	struct cursor in = cursor_of(p, n);
+	uint64_t v[18], mask = cursor_varint(&in);
+	uint32_t i;
+
+	memset(r, 0, sizeof *r);
+	for (i = 0; i < 18; i++)
+		v[i] = mask & (1u << i) ? cursor_varint(&in) : 0;
+	if (mask & (1u << 31))
+		r->records = cursor_lv(&in, RESULT_RECORDS_MAX, &r->records_len);
+	if (!cursor_done(&in) || (mask & ~(uint64_t)0x8003ffff) ||
+	    v[0] > INT32_MAX)
+		return err_set(e, ERR_FORMAT, "malformed result");
+	r->status = (int)v[0];
+	r->dup = v[1];
+	r->lamport = v[2];
+	r->stamp = v[3];
+	r->offset = v[4];
+	r->time_ms = v[5];
+	r->n = v[6];
+	r->shard = (uint32_t)v[7];
+	r->device = (uint32_t)v[8];
+	r->inbox_end = v[9];
+	r->inbox_oldest = v[10];
+	r->cursor = v[11];
+	r->epoch = (uint32_t)v[12];
+	r->devices = (uint32_t)v[13];
+	r->n_devices = (uint32_t)v[14];
+	r->n_records = (uint32_t)v[15];
+	r->complete = v[16];
+	r->next = v[17];
+	return 0;
+}
+
+/* The record as a reader needs it: no nonce (it salts the leaf, not the content)
+ * and no chain. */
+void record_put_wire(struct buf *out, const struct record *r)
+{
+	uint8_t *p = buf_extend(out, 20);
+
+	p[0] = r->kind;
+	p[1] = r->flags;
+	p[2] = r->cls;
+	p[3] = r->part;
+	put_u64(p + 4, r->key);
+	put_u64(p + 12, r->sender);
+	buf_varint(out, r->device);
+	buf_varint(out, r->msg_flags);
+	buf_varint(out, r->ttl);
+	buf_varint(out, r->offset);
+	buf_varint(out, r->time_ms);
+	buf_varint(out, r->lamport);
+	buf_varint(out, r->n);
+	buf_varint(out, r->seq);
+	buf_varint(out, r->after);
+	buf_put(out, r->mid, 16);
+	if (r->flags & RECORD_HAS_ORIGIN) {
+		buf_varint(out, r->origin_shard);
+		buf_varint(out, r->origin_offset);
+		buf_varint(out, r->origin_lamport);
+	}
+	buf_lv(out, r->headers, r->headers_len);
+	buf_lv(out, r->payload, r->payload_len);
+}
+
+int record_get_wire(struct record *r, struct cursor *c)
+{
+	const uint8_t *p = cursor_bytes(c, 20), *mid;
+	size_t n;
+
+	memset(r, 0, sizeof *r);
+	if (!p)
+		return ERR_FORMAT;
+	r->kind = p[0];
+	r->flags = p[1];
+	r->cls = p[2];
+	r->part = p[3];
+	r->key = get_u64(p + 4);
+	r->sender = get_u64(p + 12);
+	r->device = (uint32_t)bounded(c, UINT32_MAX);
+	r->msg_flags = (uint32_t)bounded(c, UINT32_MAX);
+	r->ttl = (uint32_t)bounded(c, UINT32_MAX);
+	r->offset = cursor_varint(c);
+	r->time_ms = cursor_varint(c);
+	r->lamport = cursor_varint(c);
+	r->n = cursor_varint(c);
+	r->seq = cursor_varint(c);
+	r->after = cursor_varint(c);
+	mid = cursor_bytes(c, 16);
+	if (mid)
+		memcpy(r->mid, mid, 16);
+	if (r->flags & RECORD_HAS_ORIGIN) {
+		r->origin_shard = (uint32_t)bounded(c, UINT32_MAX);
+		r->origin_offset = cursor_varint(c);
+		r->origin_lamport = cursor_varint(c);
+	}
+	r->headers = cursor_lv(c, RECORD_HEADERS_MAX, &n);
+	r->headers_len = (uint32_t)n;
+	r->payload = cursor_lv(c, RECORD_PAYLOAD_MAX, &n);
+	r->payload_len = (uint32_t)n;
+	return c->bad ? ERR_FORMAT : 0;
+}

@@ -1,0 +1,55 @@
+/* The replicated state machine of one shard: entries in, rows, records and
+ * results out.  Pure: it sees the entry and the store, no clock, dice, local
+ * configuration or hash order, so every replica makes the same bytes.
+ *
+ * Batch entry payload (docs/message.md): type byte GROUP_COMMAND, then
+ *   time u64 (leader's Unix ms), count varint, then per command
+ *   nonce 16, command lv (cmd.h) */
+#ifndef QUIPU_CONSENSUS_MACHINE_H
+#define QUIPU_CONSENSUS_MACHINE_H
+
+#include "consensus/cmd.h"
+#include "log/entry.h"
+#include "log/store.h"
+
+#define BATCH_RECORDS_MAX 1024 /* commands in one entry */
+
+/* Tables of rows (log/store.h) with their value layouts, little endian. */
+enum machine_table {
+	T_ACCOUNT = 1, /* account BE64 -> ACCOUNT_ROW */
+	T_DEVICE = 2,  /* account BE64, device BE32 -> DEVICE_ROW */
+	T_DEDUPE = 3,  /* account BE64, device BE32 -> floor u64, count u32,
+			  zero u32, count x (seq << 1 | part u64, offset u64),
+			  ascending by the first */
+	T_META = 4,    /* "slots" -> epoch u32, shards u32, 16,384 x u16 */
+};
+
+struct machine {
+	struct store *store;
+	uint32_t shard;
+	struct record *recs;    /* scratch, BATCH_RECORDS_MAX each; shared by */
+	struct result *results; /* all machines of a thread */
+	uint64_t time_ms;       /* of the batch being applied */
+	unsigned n_recs;
+	uint64_t duplicates, refused;
+};
+
+/* Apply a GROUP_COMMAND entry and append its frame.  results[0..n) hold the
+ * outcomes in the order of the commands and stay valid until the next apply;
+ * records n_recs in recs (borrowing from the entry).  ERR_FORMAT (unknown or
+ * malformed command: the replica must stop) or a store error (fatal). */
+int machine_apply(struct machine *m, struct entry *e, unsigned *n,
+		  struct err *err);
+
+/* Answer a query from the applied state.  Records of a page are encoded into
+ * `records` (cleared first), which the result borrows. */
+int machine_query(struct machine *m, const struct query *q, struct result *r,
+		  struct buf *records, struct err *e);
+
+/* Last inbox number of an account, 0 when there is none or no account. */
+uint64_t machine_inbox_end(struct machine *m, uint64_t account);
+/* Highest inbox number a device has acknowledged. */
+bool machine_device(struct machine *m, uint64_t account, uint32_t device,
+		    struct result *r);
+
+#endif
