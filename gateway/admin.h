@@ -1,0 +1,54 @@
+/* The operators' door: a unix stream socket DATA/admin.sock (mode 0600).  One
+ * request per line, a JSON object with "verb"; one JSON object per line as the
+ * answer, in the order of the requests of a connection:
+ *
+ *	{"ok":true, ...}
+ *	{"ok":false, "error":"NAME", "detail":"sentence"}
+ *
+ * Ids of accounts are strings of 16 hex digits, numbers are JSON numbers.  A line
+ * is at most ADMIN_LINE_MAX bytes; one that is longer, not JSON or not known gets
+ * error "bad-request" and, when it is too long, the connection ends.
+ *
+ *   verb             members            answer's members besides ok
+ *   status           -                  id, version, uptime_s, ready, draining,
+ *                                       shards, led, faulty, calls, subs,
+ *                                       sessions, http, sends_open, listen,
+ *                                       journal {...}
+ *   nodes            -                  nodes [{id, self, up}]
+ *   shards           [shard]            shards [{shard, role, term, leader,
+ *                                       commit, applied, last, durable,
+ *                                       records, root, digest, subs, faulty,
+ *                                       why, voters [{id, match}]}]
+ *   leaders          -                  leaders [{shard, leader}], 0 = unknown
+ *   account-add      [id]               id
+ *   device-add       account            account, device, epoch
+ *   device-remove    account, device    account, device
+ *   account          account            account, shard, end, oldest, n_devices,
+ *                                       devices [numbers 1..32]
+ *   transfer         shard, to          -        leadership of a shard
+ *   drain            -                  -        as SIGTERM
+ *   config           -                  config {name: value}, secrets hidden
+ *   stats            -                  stats {name: value}
+ *   token            account, device    token, expires_s   [ttl: seconds,
+ *                                       epoch: device epoch; asked when absent]
+ *
+ * Errors: bad-request, exists, not-found, too-many-devices, unavailable
+ * (detail says whether the outcome is unknown), no-leader, busy, internal. */
+#ifndef QUIPU_GATEWAY_ADMIN_H
+#define QUIPU_GATEWAY_ADMIN_H
+
+#include "base/err.h"
+
+#define ADMIN_LINE_MAX 4096
+#define ADMIN_CONNS_MAX 16
+#define ADMIN_PIPELINE_MAX 64 /* requests of a connection not yet answered */
+
+struct gateway;
+struct admin;
+
+/* Listen on `path`, replacing a socket that nobody serves. */
+int admin_open(struct admin **out, struct gateway *g, const char *path,
+	       struct err *e);
+void admin_close(struct admin *a);
+
+#endif
