@@ -1,0 +1,633 @@
+#include "consensus/node.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "base/logf.h"
+#include "consensus/node_impl.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define TICK_MS 20          /* grid of timers: heartbeats of all shards leave
+			       in one write per peer */
+#define HANDOVER_UP_MS 3000 /* a peer is up this long before it gets leaders */
+#define HANDOVER_RETRY_MS 5000
+#define STOP_MAX_MS 5000
+#define TURN_ROUNDS_MAX 16
+
+void node_fatal(struct node *n, const struct err *e)
+{
+	if (n->dead)
+		return;
+	n->dead = true;
+	log_event(LOG_ERROR, "fatal", "code=%s why=%s", err_name(e->code),
+		  log_quote(e->msg));
+	n->env.fatal(n->env.fatal_arg, e);
+}
+
+static void journal_failed(void *arg, const struct err *e)
+{
+	node_fatal(arg, e);
+}
+
+void node_nonce(struct node *n, uint8_t out[16])
+{
+	if (n->nonces_left < 16) {
+		rand_fill(n->env.rand, n->nonces, sizeof n->nonces);
+		n->nonces_left = sizeof n->nonces;
+	}
+	n->nonces_left -= 16;
+	memcpy(out, n->nonces + n->nonces_left, 16);
+	memset(n->nonces + n->nonces_left, 0, 16);
+}
+
+/* ---- calls ------------------------------------------------------------------ */
+
+void node_call_finish(struct node *n, struct node_call *c, int status)
+{
+	struct call_priv *cp = call_priv(c);
+
+	cp->next = NULL;
+	cp->status = status;
+	*n->done_tail = c;
+	n->done_tail = &cp->next;
+}
+
+void node_call_result(struct node *n, struct node_call *c,
+		      const struct result *r)
+{
+	n->calls--;
+	c->cb(c, 0, r);
+}
+
+static bool calls_done(struct node *n)
+{
+	bool did = false;
+
+	/* A callback may queue more; they wait for the next round. */
+	struct node_call *c = n->done_head;
+
+	n->done_head = NULL;
+	n->done_tail = &n->done_head;
+	while (c) {
+		struct node_call *next = call_priv(c)->next;
+
+		did = true;
+		n->calls--;
+		c->cb(c, call_priv(c)->status, NULL);
+		c = next;
+	}
+	return did;
+}
+
+static struct shard *call_shard(struct node *n, uint32_t shard,
+				struct node_call *c)
+{
+	memset(c->priv, 0, sizeof c->priv);
+	n->calls++;
+	AN(shard < n->n_shards);
+	if (n->calls > NODE_CALLS_MAX) {
+		node_call_finish(n, c, ERR_BUSY);
+		return NULL;
+	}
+	return &n->shards[shard];
+}
+
+void node_propose(struct node *n, uint32_t shard, const struct cmd *cmd,
+		  struct node_call *c)
+{
+	struct shard *s = call_shard(n, shard, c);
+
+	if (s)
+		rpc_propose(n, s, cmd, c);
+}
+
+void node_query(struct node *n, uint32_t shard, const struct query *q,
+		struct node_call *c)
+{
+	struct shard *s = call_shard(n, shard, c);
+
+	if (s)
+		rpc_query(n, s, q, c);
+}
+
+static void cancel_waiters(struct batch *b, struct node_call *c)
+{
+	unsigned i;
+
+	for (i = 0; i < b->n; i++)
+		if (b->waiters[i].call == c)
+			b->waiters[i].call = NULL;
+}
+
+/* Rare (a client that goes away takes its answers along), so a search will do. */
+void node_call_cancel(struct node *n, struct node_call *c)
+{
+	struct node_call **pp = &n->done_head;
+	uint32_t i;
+	unsigned k;
+
+	n->calls--;
+	if (call_priv(c)->remote) {
+		rpc_forget_call(n, c);
+		return;
+	}
+	for (; *pp; pp = &call_priv(*pp)->next) {
+		if (*pp == c) {
+			*pp = call_priv(c)->next;
+			if (!*pp)
+				n->done_tail = pp;
+			return;
+		}
+	}
+	for (i = 0; i < n->n_shards; i++) {
+		struct shard *s = &n->shards[i];
+
+		cancel_waiters(&s->forming, c);
+		for (k = 0; k < s->fly_n; k++)
+			cancel_waiters(&s->inflight[(s->fly_head + k) %
+						    SHARD_INFLIGHT_MAX],
+				       c);
+		LIST_FOREACH(it, &s->reads)
+		{
+			struct read_wait *w =
+				container_of(it, struct read_wait, link);
+
+			if (w->waiter.call == c)
+				w->waiter.call = NULL;
+		}
+	}
+}
+
+/* ---- subscriptions ------------------------------------------------------------- */
+
+void node_sub_finish(struct node *n, struct node_sub *s, int why)
+{
+	struct sub_priv *sp = sub_priv(s);
+
+	rpc_unsubscribe(n, s);
+	sp->why = why;
+	if (list_empty(&sp->link))
+		list_append(&n->ended, &sp->link);
+}
+
+static bool subs_ended(struct node *n)
+{
+	struct list *it;
+	bool did = false;
+	struct list round;
+
+	if (list_empty(&n->ended))
+		return false;
+	round = n->ended;
+	round.next->prev = &round;
+	round.prev->next = &round;
+	list_init(&n->ended);
+	while ((it = list_pop(&round))) {
+		struct sub_priv *sp = container_of(it, struct sub_priv, link);
+		struct node_sub *s = (struct node_sub *)(void *)((char *)sp -
+			offsetof(struct node_sub, priv));
+
+		did = true;
+		n->subs--;
+		s->end(s, sp->why);
+	}
+	return did;
+}
+
+void node_subscribe(struct node *n, uint32_t shard, struct node_sub *s)
+{
+	struct sub_priv *sp = sub_priv(s);
+
+	memset(s->priv, 0, sizeof s->priv);
+	list_init(&sp->link);
+	AN(shard < n->n_shards);
+	if (n->subs++ >= NODE_SUBS_MAX)
+		node_sub_finish(n, s, ERR_UNAVAILABLE);
+	else
+		rpc_subscribe(n, &n->shards[shard], s);
+}
+
+void node_sub_credit(struct node *n, struct node_sub *s, uint64_t acked,
+		     uint32_t window)
+{
+	rpc_sub_state(n, s, acked, window, -1);
+}
+
+void node_sub_pause(struct node *n, struct node_sub *s, bool paused)
+{
+	rpc_sub_state(n, s, 0, s->window, paused);
+}
+
+void node_unsubscribe(struct node *n, struct node_sub *s)
+{
+	n->subs--;
+	rpc_unsubscribe(n, s);
+	list_remove(&sub_priv(s)->link);
+}
+
+/* ---- slots ----------------------------------------------------------------------- */
+
+uint32_t node_shards(const struct node *n)
+{
+	return n->n_shards;
+}
+
+uint32_t node_shard_of(const struct node *n, uint64_t id)
+{
+	return n->slots[xxh3(&id, 8) % SLOTS];
+}
+
+void node_slots_load(struct node *n)
+{
+	uint32_t len, i;
+	const uint8_t *row = row_get(n->shards[0].store, T_META, "slots", 5,
+				     &len);
+	struct err e = { 0 };
+
+	if (!row)
+		return;
+	if (get_u32(row + 4) != n->n_shards) {
+		err_set(&e, ERR_CONFIG,
+			"this cluster was made with %u shards, the "
+			"configuration says %u",
+			get_u32(row + 4), n->n_shards);
+		node_fatal(n, &e);
+		return;
+	}
+	n->slots_epoch = get_u32(row);
+	for (i = 0; i < SLOTS; i++)
+		n->slots[i] = get_u16(row + 8 + 2 * i);
+}
+
+static void meta_init_done(struct node_call *c, int status,
+			   const struct result *r)
+{
+	(void)status; /* tried again at the next tick while there is no row */
+	(void)r;
+	free(c);
+}
+
+/* The leader of shard 0 writes the slot table of a new cluster. */
+static void meta_init(struct node *n)
+{
+	struct shard *s = &n->shards[0];
+	struct cmd cmd = { .type = CMD_META_INIT, .shards = n->n_shards };
+	struct node_call *c;
+
+	if (n->slots_epoch || s->role != GROUP_LEADER || s->fly_n ||
+	    s->forming.n)
+		return;
+	c = xcalloc(1, sizeof *c);
+	c->cb = meta_init_done;
+	node_propose(n, 0, &cmd, c);
+}
+
+/* ---- leadership spread -------------------------------------------------------------- */
+
+static uint64_t preferred(const struct node *n, uint32_t shard)
+{
+	return n->cfg.members[shard % n->cfg.n_members];
+}
+
+static bool peer_fit(struct node *n, struct shard *s, uint64_t peer,
+		     uint64_t now_ms, uint64_t up_ms)
+{
+	struct group_info gi;
+	unsigned i;
+
+	if (!n->up_since_ms[peer] || now_ms - n->up_since_ms[peer] < up_ms)
+		return false;
+	group_info(s->group, &gi);
+	for (i = 0; i < gi.n_voters; i++)
+		if (gi.voters[i] == peer)
+			return gi.match[i] + GROUP_INFLIGHT_MAX >= gi.last_index;
+	return false;
+}
+
+/* Each shard has a home by its number; a leader elsewhere hands it over when the
+ * home has been up for a while.  A few at a time, so that no gateway sees all
+ * its shards move at once. */
+static void leaders_spread(struct node *n, uint64_t now_ms)
+{
+	unsigned moved = 0;
+	uint32_t i;
+
+	if (n->cfg.n_members < 2 || now_ms < n->handover_ms || n->stopping)
+		return;
+	n->handover_ms = now_ms + 200;
+	for (i = 0; i < n->n_shards && moved < 4; i++) {
+		struct shard *s = &n->shards[i];
+		uint64_t to = preferred(n, i);
+
+		if (s->faulty || s->role != GROUP_LEADER || to == n->cfg.id ||
+		    now_ms < s->handover_ms ||
+		    !peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
+			continue;
+		s->handover_ms = now_ms + HANDOVER_RETRY_MS;
+		moved += !group_transfer(s->group, to);
+	}
+}
+
+static void leaders_give_up(struct node *n, uint64_t now_ms)
+{
+	uint32_t i;
+	unsigned k;
+
+	for (i = 0; i < n->n_shards; i++) {
+		struct shard *s = &n->shards[i];
+
+		if (s->faulty || s->role != GROUP_LEADER)
+			continue;
+		for (k = 0; k < n->cfg.n_members; k++) {
+			uint64_t to = n->cfg.members[(i + k) % n->cfg.n_members];
+
+			if (to != n->cfg.id && peer_fit(n, s, to, now_ms, 0)) {
+				group_transfer(s->group, to);
+				break;
+			}
+		}
+	}
+}
+
+/* ---- turns ---------------------------------------------------------------------------- */
+
+void node_turn(struct node *n)
+{
+	bool did = true;
+	unsigned round;
+	uint32_t i;
+
+	for (round = 0; did && round < TURN_ROUNDS_MAX && !n->dead; round++) {
+		did = false;
+		for (i = 0; i < n->n_shards && !n->dead; i++)
+			did |= shard_turn(&n->shards[i]);
+		if (n->dead)
+			return;
+		did |= calls_done(n);
+		did |= subs_ended(n);
+	}
+	if (n->dead)
+		return;
+	journal_flush(n->journal);
+	if (n->env.net)
+		n->env.net->ops->flush(n->env.net);
+}
+
+static bool work_waits(const struct node *n)
+{
+	uint32_t i;
+
+	if (n->done_head || !list_empty(&n->ended))
+		return true;
+	for (i = 0; i < n->n_shards; i++)
+		if (!n->shards[i].faulty &&
+		    (!list_empty(&n->shards[i].ready) ||
+		     group_wants_run(n->shards[i].group)))
+			return true;
+	return false;
+}
+
+uint64_t node_deadline_us(const struct node *n)
+{
+	uint64_t ms = n->tick_ms, jus;
+	uint32_t i;
+
+	if (work_waits(n))
+		return 0;
+	for (i = 0; i < n->n_shards; i++)
+		if (n->shards[i].deadline_ms < ms)
+			ms = n->shards[i].deadline_ms;
+	/* All shards' timers on one grid: one wake-up, one write per peer. */
+	ms = (ms + TICK_MS - 1) / TICK_MS * TICK_MS;
+	jus = journal_tick(n->journal, clock_us(n->env.clock));
+	return ms * 1000 < jus ? ms * 1000 : jus;
+}
+
+static void checkpoints(struct node *n, uint64_t now_ms)
+{
+	uint32_t i, best = UINT32_MAX;
+
+	if (n->ckpt_shard != UINT32_MAX)
+		return;
+	for (i = 0; i < n->n_shards; i++)
+		if (shard_checkpoint_due(&n->shards[i], now_ms) &&
+		    (best == UINT32_MAX || n->shards[i].bytes_since_ckpt >
+						   n->shards[best].bytes_since_ckpt))
+			best = i;
+	if (best != UINT32_MAX)
+		shard_checkpoint_start(&n->shards[best]);
+}
+
+static bool stop_is_done(const struct node *n, uint64_t now_ms)
+{
+	uint32_t i;
+
+	if (now_ms >= n->stop_deadline_ms)
+		return n->ckpt_shard == UINT32_MAX && journal_idle(n->journal);
+	if (n->ckpt_shard != UINT32_MAX || !journal_idle(n->journal))
+		return false;
+	for (i = 0; i < n->n_shards; i++)
+		if (!n->shards[i].faulty &&
+		    ((n->cfg.n_members > 1 &&
+		      n->shards[i].role == GROUP_LEADER) ||
+		     store_meta(n->shards[i].store)->applied_index >
+			     n->shards[i].durable_index))
+			return false;
+	return true;
+}
+
+void node_tick(struct node *n)
+{
+	uint64_t now_ms = clock_ms(n->env.clock);
+	uint32_t i;
+
+	if (n->dead)
+		return;
+	for (i = 0; i < n->n_shards; i++) {
+		struct shard *s = &n->shards[i];
+
+		if (s->deadline_ms <= now_ms) {
+			group_timeout(s->group);
+			shard_refresh_deadline(s);
+		}
+	}
+	journal_tick(n->journal, clock_us(n->env.clock));
+	if (now_ms >= n->tick_ms) {
+		n->tick_ms = now_ms + (n->stopping ? TICK_MS : 5 * TICK_MS);
+		if (!n->shards[0].faulty)
+			meta_init(n);
+		leaders_spread(n, now_ms);
+		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
+			void (*done)(void *) = n->stop_done;
+
+			n->stop_done = NULL;
+			done(n->stop_arg);
+			return;
+		}
+	}
+	checkpoints(n, now_ms);
+}
+
+void node_stop(struct node *n, void (*done)(void *arg), void *arg)
+{
+	uint64_t now_ms = clock_ms(n->env.clock);
+
+	n->stopping = true;
+	n->stop_done = done;
+	n->stop_arg = arg;
+	n->stop_deadline_ms = now_ms + STOP_MAX_MS;
+	n->tick_ms = now_ms;
+	if (n->cfg.n_members > 1)
+		leaders_give_up(n, now_ms);
+}
+
+/* ---- open and close ---------------------------------------------------------------------- */
+
+static int open_shards(struct node *n, struct err *e)
+{
+	uint32_t i;
+	int rv;
+
+	rv = n->env.disk->ops->mkdir(n->env.disk, "shards", e);
+	if (rv)
+		return rv;
+	for (i = 0; i < n->n_shards; i++) {
+		rv = shard_open(&n->shards[i], n, i, e);
+		if (rv) {
+			n->n_shards = i + 1;
+			return rv;
+		}
+	}
+	return 0;
+}
+
+int node_open(struct node **out, const struct node_config *cfg,
+	      const struct node_env *env, struct err *e)
+{
+	struct node *n = xcalloc(1, sizeof *n);
+	uint32_t i;
+	int rv;
+
+	n->cfg = *cfg;
+	n->env = *env;
+	n->n_shards = cfg->shards ? cfg->shards : cfg->n_members > 1 ? 64 : 16;
+	AN(n->n_shards <= SHARDS_MAX && n->n_shards <= JOURNAL_SHARDS_MAX);
+	AN(cfg->batch_inflight <= SHARD_INFLIGHT_MAX);
+	n->done_tail = &n->done_head;
+	list_init(&n->ended);
+	map_init(&n->peer_followers);
+	remotes_init(&n->remotes);
+	n->ckpt_shard = UINT32_MAX;
+	n->recs = xcalloc(BATCH_RECORDS_MAX, sizeof *n->recs);
+	n->results = xcalloc(BATCH_RECORDS_MAX, sizeof *n->results);
+	n->shards = xcalloc(n->n_shards, sizeof *n->shards);
+	for (i = 0; i < SLOTS; i++)
+		n->slots[i] = (uint16_t)(i % n->n_shards);
+	if (env->net) {
+		env->net->on_up = rpc_on_up;
+		env->net->on_down = rpc_on_down;
+		env->net->on_message = rpc_on_message;
+		env->net->arg = n;
+	}
+	rv = journal_open(&n->journal, env->disk, env->clock, &cfg->journal,
+			  journal_failed, n, e);
+	if (rv)
+		n->n_shards = 0;
+	else
+		rv = open_shards(n, e);
+	if (rv) {
+		node_close(n);
+		return rv;
+	}
+	n->tick_ms = clock_ms(env->clock);
+	if (!n->shards[0].faulty)
+		node_slots_load(n);
+	*out = n;
+	return n->dead ? ERR_CONFIG : 0;
+}
+
+void node_close(struct node *n)
+{
+	uint32_t i;
+
+	n->dead = true;
+	for (i = 0; i < n->n_shards; i++)
+		shard_close(&n->shards[i]);
+	if (n->journal)
+		journal_close(n->journal);
+	map_release(&n->peer_followers);
+	remotes_release(&n->remotes);
+	buf_release(&n->scratch);
+	buf_release(&n->page);
+	free(n->shards);
+	free(n->recs);
+	free(n->results);
+	free(n);
+}
+
+/* ---- for operators ------------------------------------------------------------------------- */
+
+bool node_ready(const struct node *n)
+{
+	uint32_t i;
+
+	for (i = 0; i < n->n_shards; i++)
+		if (n->shards[i].faulty || !n->shards[i].leader)
+			return false;
+	return n->slots_epoch != 0;
+}
+
+void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out)
+{
+	struct shard *s = &n->shards[shard];
+
+	memset(out, 0, sizeof *out);
+	out->shard = shard;
+	out->faulty = s->faulty;
+	memcpy(out->why, s->why, sizeof out->why);
+	if (s->group)
+		group_info(s->group, &out->raft);
+	if (s->store) {
+		const struct store_meta *m = store_meta(s->store);
+
+		store_stats(s->store, &out->store);
+		out->records = m->next_offset;
+		out->clock = m->clock;
+		out->digest = m->digest;
+		memcpy(out->root, m->root, sizeof out->root);
+	}
+	out->durable_index = s->durable_index;
+	out->subs = s->n_followers;
+}
+
+void node_info(struct node *n, struct node_info *out)
+{
+	uint32_t i;
+
+	memset(out, 0, sizeof *out);
+	out->id = n->cfg.id;
+	out->n_members = n->cfg.n_members;
+	out->shards = n->n_shards;
+	for (i = 0; i < n->cfg.n_members; i++) {
+		uint64_t id = n->cfg.members[i];
+
+		out->members[i] = id;
+		out->member_up[i] = id == n->cfg.id || n->up_since_ms[id];
+	}
+	for (i = 0; i < n->n_shards; i++) {
+		out->led += n->shards[i].role == GROUP_LEADER;
+		out->faulty += n->shards[i].faulty;
+	}
+	out->calls = n->calls;
+	out->subs = n->subs;
+	journal_stats(n->journal, &out->journal);
+}
+
+int node_transfer(struct node *n, uint32_t shard, uint64_t to)
+{
+	if (shard >= n->n_shards || n->shards[shard].faulty)
+		return ERR_NOT_FOUND;
+	return group_transfer(n->shards[shard].group, to);
+}

@@ -1,0 +1,118 @@
+/* Insides of struct node, shared by node.c, shard.c and rpc.c only. */
+#ifndef QUIPU_CONSENSUS_NODE_IMPL_H
+#define QUIPU_CONSENSUS_NODE_IMPL_H
+
+#include "consensus/shard.h"
+
+/* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
+#define REMOTE_SLOTS_MAX (1u << 20)
+
+struct remote {
+	void *what;       /* node_call or node_sub; NULL: free */
+	uint64_t peer;
+	uint32_t gen;
+	uint32_t next_free;
+	bool is_sub, is_query;
+};
+
+struct remotes {
+	struct remote *slots;
+	uint32_t cap, used, free_head; /* UINT32_MAX: none */
+};
+
+struct node {
+	struct node_config cfg;
+	struct node_env env;
+	struct journal *journal;
+	struct shard *shards;
+	uint32_t n_shards;
+	uint16_t slots[SLOTS];
+	uint32_t slots_epoch;
+
+	struct remotes remotes;
+	struct map peer_followers; /* peer << 48 ^ id -> struct follower */
+	/* Local calls whose callback is due (status without a result). */
+	struct node_call *done_head, **done_tail;
+	struct list ended; /* local subs whose end() is due */
+	uint64_t calls, subs;
+
+	struct buf scratch, page;
+	uint8_t nonces[4096]; /* drawn in one go: a syscall per 256 */
+	unsigned nonces_left; /* bytes */
+	struct record *recs;
+	struct result *results;
+
+	uint64_t tick_ms;   /* next housekeeping */
+	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
+	uint64_t handover_ms;
+	uint64_t up_since_ms[NET_NODE_MAX];
+	bool stopping, dead;
+	void (*stop_done)(void *arg);
+	void *stop_arg;
+	uint64_t stop_deadline_ms;
+};
+
+/* Overlay of node_call.priv and node_sub.priv. */
+struct call_priv {
+	struct node_call *next;
+	int status;
+	uint32_t remote; /* slot + 1 when it is with a peer */
+	uint64_t id;
+};
+struct sub_priv {
+	struct list link;    /* node->ended */
+	int why;
+	uint32_t remote;     /* slot + 1 */
+	uint64_t id;
+	struct follower *follower; /* local */
+	struct shard *shard;
+};
+_Static_assert(sizeof(struct call_priv) <= sizeof(((struct node_call *)0)->priv),
+	       "call_priv fits");
+_Static_assert(sizeof(struct sub_priv) <= sizeof(((struct node_sub *)0)->priv),
+	       "sub_priv fits");
+
+static inline struct call_priv *call_priv(struct node_call *c)
+{
+	return (struct call_priv *)(void *)c->priv;
+}
+static inline struct sub_priv *sub_priv(struct node_sub *s)
+{
+	return (struct sub_priv *)(void *)s->priv;
+}
+
+/* node.c */
+void node_fatal(struct node *n, const struct err *e);
+/* Queue the callback of a local call with a bare status. */
+void node_call_finish(struct node *n, struct node_call *c, int status);
+void node_sub_finish(struct node *n, struct node_sub *s, int why);
+/* Run the callback of a call with its result. */
+void node_call_result(struct node *n, struct node_call *c,
+		      const struct result *r);
+void node_slots_load(struct node *n);
+void node_nonce(struct node *n, uint8_t out[16]);
+
+/* rpc.c: answers to whoever waits, and messages of peers */
+void waiter_answer(struct node *n, const struct waiter *w, int status,
+		   const struct result *r);
+void follower_start(struct node *n, struct follower *f, const struct result *r);
+/* Records of one page: begin, add..., end. */
+void follower_record(struct node *n, struct follower *f, const struct record *r);
+void follower_flush(struct node *n, struct follower *f);
+void follower_end(struct node *n, struct follower *f, int why);
+void rpc_on_up(void *arg, uint64_t peer);
+void rpc_on_down(void *arg, uint64_t peer);
+void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len);
+void rpc_propose(struct node *n, struct shard *s, const struct cmd *cmd,
+		 struct node_call *c);
+void rpc_query(struct node *n, struct shard *s, const struct query *q,
+	       struct node_call *c);
+void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub);
+void rpc_sub_state(struct node *n, struct node_sub *sub, uint64_t acked,
+		   uint32_t window, int paused);
+void rpc_unsubscribe(struct node *n, struct node_sub *sub);
+void rpc_forget_call(struct node *n, struct node_call *c);
+void remotes_init(struct remotes *r);
+void remotes_release(struct remotes *r);
+
+#endif

@@ -1,0 +1,113 @@
+/* One shard on one node: its raft group, its store, its state machine, the
+ * commands that wait and the devices that follow.  Internal to consensus/; others
+ * use node.h.
+ *
+ *   propose -> forming batch -> entry -> group -> apply -> results to callers
+ *                                                      -> records to followers
+ *
+ * Forming needs no timer: up to batch_inflight entries fly, what arrives
+ * meanwhile is the next batch. */
+#ifndef QUIPU_CONSENSUS_SHARD_H
+#define QUIPU_CONSENSUS_SHARD_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "consensus/machine.h"
+#include "consensus/node.h"
+
+#define SHARD_INFLIGHT_MAX 32 /* entries of own batches un-applied */
+#define SUB_PAGE_RECORDS 256  /* records of one device per round */
+#define SUB_PAGE_BYTES (64u << 10)
+/* A peer's queue above this makes its followers wait. */
+#define SUB_NET_BACKLOG_MAX (4u << 20)
+
+/* Who waits for the result of a command or query: a caller in this process, or
+ * a call id of a peer. */
+struct waiter {
+	struct node_call *call; /* NULL: remote */
+	uint64_t peer, id;
+};
+
+struct batch {
+	struct buf bytes;      /* nonce + command, repeated */
+	struct waiter *waiters;
+	unsigned n, cap;
+	struct entry *entry;   /* once submitted */
+};
+
+/* A device that follows its inbox, at the shard's leader. */
+struct follower {
+	struct list link;      /* shard->ready, when there is something to do */
+	struct follower *next; /* of the same account */
+	uint64_t account;
+	uint64_t next_n, acked, end_known;
+	uint64_t peer, id;     /* peer 0: a local sub */
+	struct node_sub *local;
+	struct shard *shard;   /* of remote ones */
+	uint32_t device, window;
+	bool started, paused, closed;
+	bool serving;          /* inside one of its callbacks */
+};
+
+struct read_wait {
+	struct group_read read;
+	struct list link;          /* shard->reads */
+	struct shard *shard;
+	struct waiter waiter;      /* a query, or */
+	struct follower *follower; /* the start of a follower */
+	struct query query;
+};
+
+struct shard {
+	struct node *node;
+	uint32_t id;
+	struct group *group;
+	struct store *store;
+	struct machine machine;
+	enum group_role role;
+	uint64_t leader, term;
+	bool faulty;
+	char why[160];
+
+	struct batch forming;
+	struct batch inflight[SHARD_INFLIGHT_MAX]; /* ring */
+	unsigned fly_head, fly_n;
+
+	struct map followers;  /* account -> struct follower list */
+	struct list ready;
+	unsigned n_followers;
+	struct list reads;     /* read_waits in the group */
+
+	uint64_t deadline_ms;  /* the group's, cached */
+	uint64_t durable_index, durable_term;
+	uint64_t bytes_since_ckpt, ckpt_ms;
+	uint64_t commit_started_us; /* of the head batch */
+	struct journal_req mark;
+	bool marking;
+	uint64_t handover_ms;  /* not before: next try to hand leadership on */
+};
+
+int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e);
+void shard_close(struct shard *s);
+
+/* The commands go into the forming batch; the waiter gets the result.  Returns 0
+ * or ERR_ with the waiter not taken. */
+int shard_propose(struct shard *s, const void *cmd, size_t len,
+		  const struct waiter *w);
+int shard_query(struct shard *s, const struct query *q, const struct waiter *w);
+/* f->account, device, next_n, window and target are set; start() or end() is
+ * told later.  The shard owns f from here on. */
+void shard_follow(struct shard *s, struct follower *f);
+void shard_follower_wake(struct shard *s, struct follower *f);
+/* Forget it without a word (the other side is gone or asked for it). */
+void shard_unfollow(struct shard *s, struct follower *f);
+
+/* One round of work: form and submit, apply, serve followers.  True when
+ * something was done. */
+bool shard_turn(struct shard *s);
+void shard_refresh_deadline(struct shard *s);
+/* Checkpoint if it is due; called while no other one runs on the disk. */
+bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms);
+int shard_checkpoint_start(struct shard *s);
+
+#endif
