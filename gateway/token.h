@@ -30,7 +30,8 @@
 #define TOKEN_TTL_S 600
 #define TOKEN_TTL_MAX_S (366 * 86400)
 #define TOKEN_ISSUER "quipu"
-#define TOKEN_AUDIENCE "quipu-gateway"
+#define TOKEN_AUDIENCE "quipu"
+#define TOKEN_NAME_MAX 200  /* bytes of issuer and audience */
 
 struct token_claims {
 	uint64_t account;
@@ -53,6 +54,10 @@ struct token_keys;
 int token_keys_open(struct token_keys **out, const char *path, bool create,
 		    struct rand *rand, struct err *e);
 void token_keys_free(struct token_keys *k);
+/* Other names than TOKEN_ISSUER and TOKEN_AUDIENCE, in tokens made and expected;
+ * ERR_INVALID: empty, too long, or characters that JSON escapes. */
+int token_keys_names(struct token_keys *k, const char *issuer,
+		     const char *audience, struct err *e);
 /* {"keys":[...]}: public halves, for /.well-known/jwks.json */
 void token_keys_jwks(const struct token_keys *k, struct buf *out);
 

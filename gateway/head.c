@@ -1,0 +1,199 @@
+#include "gateway/head.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <strings.h>
+
+/* RFC 9110 5.6.2 */
+static bool is_tchar(char ch)
+{
+	unsigned char c = (unsigned char)ch;
+
+	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') ||
+	       (c >= 'a' && c <= 'z') ||
+	       (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+static bool is_token(const char *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (!is_tchar(p[i]))
+			return false;
+	return n > 0;
+}
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+/* One segment of the path, `dots` counting its dots so far, UINT32_MAX when it
+ * holds anything else. */
+static bool dot_segment(uint32_t dots)
+{
+	return dots == 1 || dots == 2;
+}
+
+/* origin-form only (RFC 9112 3.2.1).  Escapes that mean a slash, a backslash or a
+ * control character, and dot segments however they are spelt, have no use here and
+ * a long history. */
+static const char *target_check(const char *p, size_t n)
+{
+	bool query = false;
+	uint32_t dots = 0;
+	size_t i;
+
+	if (n == 0 || p[0] != '/')
+		return "the target is not a path";
+	if (n > HEAD_TARGET_MAX)
+		return "the target is too long";
+	for (i = 1; i < n; i++) {
+		unsigned char c = (unsigned char)p[i];
+
+		if (c <= 0x20 || c >= 0x7f || strchr("\"<>\\^`{|}#", c))
+			return "an illegal character in the target";
+		if (c == '%') {
+			int hi = i + 2 < n ? hex(p[i + 1]) : -1;
+			int lo = i + 2 < n ? hex(p[i + 2]) : -1;
+
+			if (hi < 0 || lo < 0)
+				return "a broken escape in the target";
+			c = (unsigned char)(hi << 4 | lo);
+			if (c < 0x20 || c == 0x7f || c == '/' || c == '\\')
+				return "a forbidden escape in the target";
+			i += 2;
+		} else if (c == '?') {
+			if (!query && dot_segment(dots))
+				return "a dot segment in the target";
+			query = true;
+			continue;
+		} else if (c == '/' && !query) {
+			if (dot_segment(dots))
+				return "a dot segment in the target";
+			dots = 0;
+			continue;
+		}
+		dots = c == '.' && dots < 3 ? dots + 1 : UINT32_MAX;
+	}
+	return !query && dot_segment(dots) ? "a dot segment in the target"
+					   : NULL;
+}
+
+void head_begin(struct head *h, const char *method, const char *version,
+		const char *target, size_t target_len)
+{
+	memset(h, 0, sizeof *h);
+	if (!is_token(method, strlen(method)) || strlen(method) > 16)
+		h->why = "an illegal method";
+	else if (strcmp(version, "HTTP/1.1") == 0)
+		h->v10 = false;
+	else if (strcmp(version, "HTTP/1.0") == 0)
+		h->v10 = true;
+	else
+		h->why = "an unknown HTTP version";
+	if (!h->why)
+		h->why = target_check(target, target_len);
+}
+
+enum single { HOST, LENGTH, ENCODING, AUTH, ORIGIN, KEY, VERSION, PROTOCOL,
+	      UPGRADE, TYPE, EXPECT, SINGLES };
+static const char *const singles[SINGLES] = {
+	[HOST] = "host", [LENGTH] = "content-length",
+	[ENCODING] = "transfer-encoding", [AUTH] = "authorization",
+	[ORIGIN] = "origin", [KEY] = "sec-websocket-key",
+	[VERSION] = "sec-websocket-version",
+	[PROTOCOL] = "sec-websocket-protocol", [UPGRADE] = "upgrade",
+	[TYPE] = "content-type", [EXPECT] = "expect",
+};
+
+static bool host_fits(const char *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (!((p[i] >= '0' && p[i] <= '9') ||
+		      ((p[i] | 32) >= 'a' && (p[i] | 32) <= 'z') ||
+		      memchr(".-_:[]%~", p[i], 8)))
+			return false;
+	return n > 0 && n <= 262;
+}
+
+static const char *single_check(enum single s, const char *p, size_t n)
+{
+	size_t i;
+
+	switch (s) {
+	case HOST:
+		return host_fits(p, n) ? NULL : "a malformed Host";
+	case LENGTH:
+		for (i = 0; i < n; i++)
+			if (p[i] < '0' || p[i] > '9')
+				return "a malformed Content-Length";
+		return n > 0 && n <= HEAD_LENGTH_DIGITS_MAX ?
+			       NULL : "a malformed Content-Length";
+	case ENCODING:
+		return n == 7 && strncasecmp(p, "chunked", 7) == 0 ?
+			       NULL : "an unknown Transfer-Encoding";
+	default:
+		return NULL;
+	}
+}
+
+void head_field(struct head *h, const char *name, size_t name_len,
+		const char *value, size_t value_len)
+{
+	size_t i;
+	unsigned s;
+
+	if (h->why)
+		return;
+	if (++h->fields > HEAD_FIELDS_MAX) {
+		h->why = "too many fields";
+		return;
+	}
+	if (!is_token(name, name_len)) {
+		h->why = "an illegal field name";
+		return;
+	}
+	for (i = 0; i < value_len; i++) {
+		unsigned char c = (unsigned char)value[i];
+
+		if ((c < 0x20 && c != '\t') || c == 0x7f) {
+			h->why = "a control character in a field";
+			return;
+		}
+	}
+	for (s = 0; s < SINGLES; s++) {
+		if (strlen(singles[s]) != name_len ||
+		    strncasecmp(singles[s], name, name_len) != 0)
+			continue;
+		if (h->seen & 1u << s) {
+			h->why = "a field that may come once came twice";
+			return;
+		}
+		h->seen |= 1u << s;
+		h->why = single_check((enum single)s, value, value_len);
+		return;
+	}
+}
+
+const char *head_end(const struct head *h)
+{
+	if (h->why)
+		return h->why;
+	if (!h->v10 && !(h->seen & 1u << HOST))
+		return "no Host";
+	if (h->seen & 1u << ENCODING && h->seen & 1u << LENGTH)
+		return "Content-Length and Transfer-Encoding together";
+	if (h->seen & 1u << ENCODING && h->v10)
+		return "Transfer-Encoding in HTTP/1.0";
+	return NULL;
+}

@@ -1,0 +1,36 @@
+/* The simulator's network: struct net for each node over simulated links.
+ *
+ * A link is a TCP connection: ordered, without loss while it stands.  A cut makes
+ * messages wait; a link that stays cut for DEAD_US goes down on both sides and
+ * what was under way is gone; it comes up again some time after the cut healed.
+ * A crashed node's links go down at once (reset) or after DEAD_US (power). */
+#ifndef QUIPU_TESTS_LIB_NET_SIM_H
+#define QUIPU_TESTS_LIB_NET_SIM_H
+
+#include "consensus/net.h"
+#include "tests/lib/sim.h"
+
+#define NET_SIM_NODES 9
+
+struct net_sim;
+
+struct net_sim_config {
+	uint64_t delay_min_us, delay_max_us;
+	unsigned slow_permille;     /* messages that take slow_us more */
+	uint64_t slow_us;
+};
+
+/* Nodes are 1..n.  `touched(arg, node)` is called before each callback. */
+struct net_sim *net_sim_new(struct sim *s, unsigned n,
+			    const struct net_sim_config *cfg);
+void net_sim_free(struct net_sim *ns);
+/* The endpoint of a node that starts now: links to living peers come up soon. */
+struct net *net_sim_start(struct net_sim *ns, unsigned node);
+/* The node is gone: no callback for it any more. */
+void net_sim_stop(struct net_sim *ns, unsigned node, bool reset);
+/* Direction a -> b is cut or healed. */
+void net_sim_cut(struct net_sim *ns, unsigned a, unsigned b, bool cut);
+void net_sim_heal_all(struct net_sim *ns);
+uint64_t net_sim_messages(const struct net_sim *ns);
+
+#endif
