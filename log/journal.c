@@ -1,0 +1,792 @@
+/* The writer: one group at a time, everything that waits is the next group.
+ *
+ *   submit -> queue -> group (header, rows, records as one iov) -> write_sync
+ *          -> index of entries -> callbacks -> next group at once
+ *
+ * Files are used in turn.  One that holds nothing above any shard's mark (and
+ * hold) is used again, the oldest first, so the uses in force are consecutive.
+ * A new one is written full of zeros by the helper thread ahead of need. */
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/logf.h"
+#include "log/journal_impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+#define GROUP_BYTES_MAX (8u << 20)
+#define IDLE_US 100000
+#define GROW_RETRY_US 1000000
+#define GROW_CHUNK (1u << 20)
+
+static const uint8_t zeros[JF_BLOCK];
+
+/* ---- index of entries -------------------------------------------------------- */
+
+static struct jplace *place(const struct jindex *x, uint64_t index)
+{
+	if (!x->n || index < x->s.first_index || index > x->s.last_index)
+		return NULL;
+	return &x->at[x->head + (index - x->s.first_index)];
+}
+
+void jindex_truncate(struct jindex *x, uint64_t from)
+{
+	if (!x->n || from > x->s.last_index)
+		return;
+	if (from <= x->s.first_index) {
+		x->n = 0;
+		x->s.last_index = from - 1;
+		x->s.first_index = from;
+		x->s.last_term = 0;
+		return;
+	}
+	x->n = (uint32_t)(from - x->s.first_index);
+	x->s.last_index = from - 1;
+	x->s.last_term = place(x, from - 1)->term;
+}
+
+void jindex_drop_below(struct jindex *x, uint64_t index)
+{
+	uint64_t k;
+
+	if (!x->n || index <= x->s.first_index)
+		return;
+	k = index - x->s.first_index;
+	if (k > x->n)
+		k = x->n;
+	x->head += (uint32_t)k;
+	x->n -= (uint32_t)k;
+	x->s.first_index += k;
+	if (x->head > 1024 && x->head > x->cap / 2) {
+		memmove(x->at, x->at + x->head, x->n * sizeof *x->at);
+		x->head = 0;
+	}
+}
+
+void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p)
+{
+	jindex_truncate(x, index); /* a later entry replaces the earlier one */
+	if (!x->n || index != x->s.last_index + 1) {
+		/* Older files may reach back over a hole that marks cover. */
+		x->head = x->n = 0;
+		x->s.first_index = index;
+	}
+	if (x->head + x->n == x->cap) {
+		x->cap = x->cap ? 2 * x->cap : 64;
+		x->at = xrealloc(x->at, x->cap * sizeof *x->at);
+	}
+	x->at[x->head + x->n++] = *p;
+	x->s.last_index = index;
+	x->s.last_term = p->term;
+}
+
+/* ---- files --------------------------------------------------------------------- */
+
+static void fatal(struct journal *j, const struct err *e)
+{
+	if (j->failed)
+		return;
+	j->failed = true;
+	j->fatal(j->fatal_arg, e);
+}
+
+static bool file_free(const struct journal *j, const struct jfile *f, bool force)
+{
+	uint32_t s;
+
+	if (!f->use)
+		return true;
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
+		const struct jindex *x = &j->shards[s];
+
+		if (f->last[s] > x->s.mark_index ||
+		    (!force && f->last[s] >= x->hold && f->last[s]))
+			return false;
+	}
+	return true;
+}
+
+static uint64_t ring_bytes(const struct journal *j)
+{
+	return (uint64_t)j->n_files * j->cfg.file_size;
+}
+
+static bool may_grow(const struct journal *j)
+{
+	return j->n_files < JOURNAL_FILES_MAX &&
+	       ring_bytes(j) + j->cfg.file_size <= j->cfg.max_bytes;
+}
+
+/* The next file to write: one never used, else the oldest if it is free. */
+static uint32_t next_file(const struct journal *j)
+{
+	uint32_t i, old = NONE;
+	/* Behind three quarters of the ring a lagging follower loses its hold. */
+	bool force = !may_grow(j) || ring_bytes(j) * 4 > j->cfg.max_bytes * 3;
+
+	for (i = 0; i < j->n_files; i++) {
+		if (i == j->cur)
+			continue;
+		if (!j->files[i].use)
+			return i;
+		if (old == NONE || j->files[i].use < j->files[old].use)
+			old = i;
+	}
+	return old != NONE && file_free(j, &j->files[old], force) ? old : NONE;
+}
+
+static int file_fill(struct journal *j, struct disk_file *f, struct err *e)
+{
+	uint64_t off;
+	uint8_t *chunk = xcalloc(1, GROW_CHUNK);
+	int rv = 0;
+
+	for (off = 0; off < j->cfg.file_size && !rv; off += GROW_CHUNK) {
+		uint64_t n = j->cfg.file_size - off;
+		struct iovec iov = { chunk, n < GROW_CHUNK ? n : GROW_CHUNK };
+
+		rv = j->disk->ops->pwritev(f, &iov, 1, off, e);
+	}
+	if (!rv)
+		rv = j->disk->ops->fdatasync(f, e);
+	free(chunk);
+	return rv;
+}
+
+static void grow_run(struct disk_work *w)
+{
+	struct journal *j = w->arg;
+	char path[64];
+
+	memset(&j->grow_err, 0, sizeof j->grow_err);
+	snprintf(path, sizeof path, JOURNAL_DIR "/%08u.jnl", j->next_number);
+	j->grown = NULL;
+	j->grow_status = j->disk->ops->open(j->disk, path,
+					    DISK_WRITE | DISK_CREATE,
+					    &j->grown, &j->grow_err);
+	if (!j->grow_status)
+		j->grow_status = file_fill(j, j->grown, &j->grow_err);
+	if (!j->grow_status)
+		j->grow_status = j->disk->ops->fsync_dir(j->disk, JOURNAL_DIR,
+							 &j->grow_err);
+	if (j->grow_status && j->grown) {
+		j->disk->ops->close(j->grown);
+		j->grown = NULL;
+		if (j->grow_status == ERR_NOSPACE)
+			j->disk->ops->unlink(j->disk, path, NULL);
+	}
+}
+
+static void files_add(struct journal *j, struct disk_file *file)
+{
+	struct jfile *f = &j->files[j->n_files++];
+
+	f->file = file;
+	f->number = j->next_number++;
+	f->use = 0;
+	f->last = xcalloc(JOURNAL_SHARDS_MAX, sizeof *f->last);
+}
+
+static void group_start(struct journal *j);
+
+static void grow_done(struct disk_work *w)
+{
+	struct journal *j = w->arg;
+
+	j->growing = false;
+	if (j->failed || j->closing)
+		return;
+	if (j->grow_status == ERR_NOSPACE) {
+		/* An answer, not an end: the ring stays as it is. */
+		log_event(LOG_WARN, "journal_nospace", "why=%s",
+			  log_quote(j->grow_err.msg));
+		j->grow_retry_us = clock_us(j->clock) + GROW_RETRY_US;
+		return;
+	}
+	if (j->grow_status) {
+		fatal(j, &j->grow_err);
+		return;
+	}
+	files_add(j, j->grown);
+	if (!j->writing && j->q_head)
+		group_start(j);
+}
+
+static void grow(struct journal *j)
+{
+	if (j->growing || !may_grow(j) || clock_us(j->clock) < j->grow_retry_us)
+		return;
+	j->growing = true;
+	j->grow = (struct disk_work){ .run = grow_run,
+				      .done = grow_done,
+				      .arg = j };
+	j->disk->ops->work(j->disk, &j->grow);
+}
+
+/* ---- a group --------------------------------------------------------------------- */
+
+/* Rows: one for each shard touched, in order of first touch. */
+struct rows {
+	uint16_t of[JOURNAL_SHARDS_MAX]; /* row + 1 */
+	uint16_t n;
+};
+
+static uint8_t *row_of(struct rows *rows, uint8_t *base, uint32_t shard,
+		       const struct journal_shard *s)
+{
+	uint8_t *p;
+
+	if (!rows->of[shard]) {
+		rows->of[shard] = ++rows->n;
+		p = base + (size_t)(rows->n - 1) * JG_ROW;
+		put_u32(p, shard);
+		put_u32(p + 4, 0);
+		put_u64(p + 8, s->last_index);
+		put_u64(p + 16, s->last_term);
+	}
+	return base + (size_t)(rows->of[shard] - 1) * JG_ROW;
+}
+
+static void iov_add(struct journal *j, unsigned *n, const void *p, size_t len)
+{
+	if (*n == j->iov_cap) {
+		j->iov_cap = j->iov_cap ? 2 * j->iov_cap : 256;
+		j->iov = xrealloc(j->iov, j->iov_cap * sizeof *j->iov);
+	}
+	j->iov[*n].iov_base = (void *)(uintptr_t)p;
+	j->iov[(*n)++].iov_len = len;
+}
+
+/* Small records of a request: vote, truncation, mark. */
+static unsigned small_records(const struct journal_req *r)
+{
+	return r->has_vote + (r->truncate_from != 0) + r->has_mark;
+}
+
+static uint64_t req_bytes(const struct journal_req *r)
+{
+	uint64_t n = small_records(r) * 64;
+	unsigned i;
+
+	for (i = 0; i < r->n_entries; i++)
+		n += jreq_priv((struct journal_req *)(uintptr_t)r)
+			     ->entries[i]
+			     ->rec_len;
+	return n;
+}
+
+static uint64_t group_max(const struct journal *j)
+{
+	uint64_t half = (j->cfg.file_size - JF_HEADER) / 2;
+
+	return half < GROUP_BYTES_MAX ? half : GROUP_BYTES_MAX;
+}
+
+/* Take requests off the queue until the group is full; at least one. */
+static uint64_t take(struct journal *j, unsigned *records, unsigned *small)
+{
+	struct journal_req **tail = &j->w_head;
+	uint64_t bytes = 0;
+
+	*records = *small = 0;
+	j->w_head = NULL;
+	while (j->q_head) {
+		struct journal_req *r = j->q_head;
+		struct jreq_priv *rp = jreq_priv(r);
+		unsigned n = r->n_entries + small_records(r);
+
+		if (j->w_head && (bytes + rp->bytes > group_max(j) ||
+				  *records + n > JG_RECORDS_MAX))
+			break;
+		j->q_head = rp->next;
+		if (!j->q_head)
+			j->q_tail = &j->q_head;
+		rp->next = NULL;
+		*tail = r;
+		tail = &rp->next;
+		bytes += rp->bytes;
+		*records += n;
+		*small += small_records(r);
+	}
+	return bytes;
+}
+
+static void file_begin(struct journal *j, uint32_t i)
+{
+	struct jfile *f = &j->files[i];
+	uint32_t s;
+
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
+		if (f->use && f->last[s])
+			jindex_drop_below(&j->shards[s], f->last[s] + 1);
+		f->last[s] = 0;
+	}
+	f->use = j->next_use++;
+	j->cur = i;
+	j->cur_off = 0;
+}
+
+static void put_file_header(struct journal *j, uint8_t *p)
+{
+	struct jf_header h = { .use = j->files[j->cur].use,
+			       .node_id = j->cfg.node_id,
+			       .last_group = j->next_group - 1 };
+	uint32_t s;
+
+	memcpy(h.cluster_id, j->cfg.cluster_id, 16);
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++)
+		h.n_shards += j->shards[s].s.present;
+	jf_put_header(p, &h);
+	p += JF_SHARDS_AT;
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
+		if (!j->shards[s].s.present)
+			continue;
+		jf_put_shard(p, s, &j->shards[s].s);
+		p += JF_SHARD;
+	}
+}
+
+/* One small record into the scratch buffer; its bytes stay put. */
+static void put_small(struct journal *j, unsigned *n, uint8_t type,
+		      uint32_t shard, uint64_t term, uint64_t index,
+		      const void *payload, uint32_t len)
+{
+	uint8_t *p = buf_extend(&j->scratch, JOURNAL_RECORD_HEADER + len);
+
+	if (len)
+		memcpy(p + JOURNAL_RECORD_HEADER, payload, len);
+	jr_put(p, type, j->files[j->cur].use, shard, term, index,
+	       p + JOURNAL_RECORD_HEADER, len);
+	iov_add(j, n, p, JOURNAL_RECORD_HEADER + len);
+}
+
+static void put_request(struct journal *j, struct journal_req *r, unsigned *n,
+			uint64_t *off, struct rows *rows, uint8_t *base)
+{
+	struct jreq_priv *rp = jreq_priv(r);
+	uint8_t *row = row_of(rows, base, r->shard, &j->shards[r->shard].s);
+	uint8_t vote[8];
+	unsigned i;
+
+	if (r->has_vote) {
+		put_u64(vote, r->vote);
+		put_small(j, n, JR_VOTE, r->shard, r->term, 0, vote, 8);
+		*off += 64;
+	}
+	if (r->truncate_from) {
+		put_small(j, n, JR_TRUNCATE, r->shard, 0, r->truncate_from,
+			  NULL, 0);
+		*off += 56;
+		put_u64(row + 8, r->truncate_from - 1);
+	}
+	for (i = 0; i < r->n_entries; i++) {
+		struct entry *e = rp->entries[i];
+
+		jr_put(e->rec, JR_ENTRY, j->files[j->cur].use, r->shard,
+		       e->term, e->index, entry_payload(e), e->len);
+		iov_add(j, n, e->rec, e->rec_len);
+		if (j->held_n == j->held_cap) {
+			j->held_cap = j->held_cap ? 2 * j->held_cap : 256;
+			j->held_off = xrealloc(j->held_off,
+					       j->held_cap * sizeof(uint64_t));
+		}
+		j->held_off[j->held_n++] = *off;
+		*off += e->rec_len;
+		put_u32(row + 4, get_u32(row + 4) + 1);
+		put_u64(row + 8, e->index);
+		put_u64(row + 16, e->term);
+	}
+	if (r->has_mark) {
+		put_small(j, n, JR_MARK, r->shard, r->mark_term, r->mark_index,
+			  NULL, 0);
+		*off += 56;
+	}
+}
+
+static void on_written(struct disk_write *w, int status, const struct err *e);
+
+static void group_write(struct journal *j, unsigned records, unsigned small)
+{
+	struct rows rows = { { 0 }, 0 };
+	bool first = j->cur_off == 0;
+	uint32_t head = first ? JF_HEADER : 0, n_rows = 0;
+	struct jg_header g = { .use = j->files[j->cur].use,
+			       .group = j->next_group++,
+			       .records = (uint16_t)records };
+	uint8_t seen[JOURNAL_SHARDS_MAX] = { 0 };
+	struct journal_req *r;
+	uint64_t off, end;
+	unsigned n = 0;
+	uint8_t *base;
+
+	for (r = j->w_head; r; r = jreq_priv(r)->next) {
+		n_rows += !seen[r->shard];
+		seen[r->shard] = 1;
+	}
+	/* Reserved at once, since the iov points into it. */
+	buf_clear(&j->scratch);
+	buf_reserve(&j->scratch,
+		    head + JG_HEADER + (size_t)n_rows * JG_ROW + small * 64u);
+	base = buf_extend(&j->scratch, head + JG_HEADER + n_rows * JG_ROW);
+	if (first)
+		put_file_header(j, base);
+	iov_add(j, &n, base, head + JG_HEADER + (size_t)n_rows * JG_ROW);
+	off = j->cur_off + head + JG_HEADER + (uint64_t)n_rows * JG_ROW;
+	j->held_n = 0;
+	for (r = j->w_head; r; r = jreq_priv(r)->next)
+		put_request(j, r, &n, &off, &rows, base + head + JG_HEADER);
+	AN(rows.n == n_rows);
+	if (first)
+		jf_seal_header(base);
+	g.length = (uint32_t)(off - j->cur_off - head);
+	g.rows = (uint16_t)n_rows;
+	jg_put(base + head, &g);
+	end = jf_round(off);
+	if (end > off)
+		iov_add(j, &n, zeros, end - off);
+	j->writing = true;
+	j->write = (struct disk_write){ .file = j->files[j->cur].file,
+					.iov = j->iov,
+					.iovcnt = (int)n,
+					.offset = j->cur_off,
+					.cb = on_written,
+					.arg = j };
+	j->cur_off = end;
+	j->write_start_us = clock_us(j->clock);
+	j->idle_at_us = UINT64_MAX;
+	j->stats.groups++;
+	j->stats.bytes += end - j->write.offset;
+	j->disk->ops->write_sync(j->disk, &j->write);
+}
+
+/* Room for a group of so many bytes in the current file, or the next one. */
+static bool make_room(struct journal *j, uint64_t bytes)
+{
+	uint64_t need = jf_round(bytes + JG_HEADER +
+				 (uint64_t)JOURNAL_SHARDS_MAX * JG_ROW);
+	uint32_t next;
+
+	if (j->cur != NONE && j->cur_off + need <= j->cfg.file_size)
+		return true;
+	next = next_file(j);
+	if (next == NONE) {
+		grow(j);
+		return false;
+	}
+	file_begin(j, next);
+	return true;
+}
+
+static void group_start(struct journal *j)
+{
+	unsigned records, small;
+	uint64_t bytes;
+
+	if (j->writing || j->failed || !j->q_head)
+		return;
+	if (!make_room(j, group_max(j) < jreq_priv(j->q_head)->bytes
+				  ? jreq_priv(j->q_head)->bytes
+				  : j->q_bytes < group_max(j) ? j->q_bytes
+							      : group_max(j)))
+		return;
+	bytes = take(j, &records, &small);
+	j->q_bytes -= bytes;
+	group_write(j, records, small);
+	/* The next file is made ready while this one fills. */
+	if (j->cur_off * 2 > j->cfg.file_size && next_file(j) == NONE)
+		grow(j);
+}
+
+static void durable(struct journal *j, struct journal_req *r, unsigned *at)
+{
+	struct jindex *x = &j->shards[r->shard];
+	struct jreq_priv *rp = jreq_priv(r);
+	unsigned i;
+
+	x->s.present = true;
+	if (r->has_vote) {
+		x->s.term = r->term;
+		x->s.vote = r->vote;
+	}
+	if (r->truncate_from)
+		jindex_truncate(x, r->truncate_from);
+	for (i = 0; i < r->n_entries; i++) {
+		struct entry *e = rp->entries[i];
+		struct jplace p = { e->term, j->held_off[(*at)++], j->cur,
+				    e->len };
+
+		jindex_append(x, e->index, &p);
+		if (e->index > j->files[j->cur].last[r->shard])
+			j->files[j->cur].last[r->shard] = e->index;
+		entry_unref(e);
+	}
+	free(rp->entries);
+	rp->entries = NULL;
+	j->stats.entries += r->n_entries;
+	if (r->has_mark && r->mark_index >= x->s.mark_index) {
+		x->s.mark_index = r->mark_index;
+		x->s.mark_term = r->mark_term;
+	}
+}
+
+static void on_written(struct disk_write *w, int status, const struct err *e)
+{
+	struct journal *j = w->arg;
+	struct journal_req *r = j->w_head, *next;
+	uint64_t us = clock_us(j->clock) - j->write_start_us;
+	unsigned at = 0, b = 0;
+
+	j->writing = false;
+	if (status) {
+		/* The first failed write or sync is the last (log-engine 10). */
+		fatal(j, e);
+		return;
+	}
+	j->stats.syncs++;
+	j->stats.sync_us_last = us;
+	while (b < 31 && us >> (b + 1))
+		b++;
+	j->stats.sync_us_hist[b]++;
+	j->w_head = NULL;
+	if (r)
+		j->idle_at_us = clock_us(j->clock) + IDLE_US;
+	for (next = r; next; next = jreq_priv(next)->next)
+		durable(j, next, &at);
+	for (; r; r = next) {
+		next = jreq_priv(r)->next;
+		r->cb(r);
+	}
+	if (j->q_head)
+		group_start(j);
+}
+
+/* ---- the owner's side ---------------------------------------------------------------- */
+
+/* Space that entries may still take: marks and votes keep a quarter file. */
+static bool ring_full(const struct journal *j)
+{
+	if (j->cur == NONE || may_grow(j) || next_file(j) != NONE)
+		return false;
+	return j->cur_off + j->q_bytes + j->cfg.file_size / 4 >
+	       j->cfg.file_size;
+}
+
+int journal_submit(struct journal *j, struct journal_req *r)
+{
+	struct jreq_priv *rp = jreq_priv(r);
+	unsigned i;
+
+	AN(r->shard < JOURNAL_SHARDS_MAX);
+	AN(r->n_entries <= JOURNAL_REQ_ENTRIES_MAX);
+	if (r->n_entries &&
+	    (j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
+		return ERR_FULL;
+	memset(r->priv, 0, sizeof r->priv);
+	if (r->n_entries) {
+		rp->entries = xmalloc(r->n_entries * sizeof *rp->entries);
+		for (i = 0; i < r->n_entries; i++)
+			rp->entries[i] = entry_ref(r->entries[i]);
+	}
+	rp->bytes = req_bytes(r);
+	*j->q_tail = r;
+	j->q_tail = &rp->next;
+	j->q_bytes += rp->bytes;
+	j->stats.requests++;
+	return 0;
+}
+
+void journal_flush(struct journal *j)
+{
+	group_start(j);
+}
+
+uint64_t journal_tick(struct journal *j, uint64_t now_us)
+{
+	if (j->failed)
+		return UINT64_MAX;
+	if (!j->writing && j->q_head)
+		group_start(j);
+	if (j->writing || j->q_head || j->idle_at_us == UINT64_MAX)
+		return j->q_head && !j->writing ? now_us + GROW_RETRY_US / 10
+						: UINT64_MAX;
+	if (now_us < j->idle_at_us)
+		return j->idle_at_us;
+	/* Something valid follows all that was acknowledged. */
+	if (make_room(j, 0)) {
+		j->w_head = NULL;
+		group_write(j, 0, 0);
+	}
+	j->idle_at_us = UINT64_MAX;
+	return UINT64_MAX;
+}
+
+bool journal_idle(const struct journal *j)
+{
+	return !j->writing && !j->q_head;
+}
+
+const struct journal_shard *journal_shard(const struct journal *j,
+					  uint32_t shard)
+{
+	AN(shard < JOURNAL_SHARDS_MAX);
+	return &j->shards[shard].s;
+}
+
+uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index)
+{
+	const struct jplace *p = place(&j->shards[shard], index);
+
+	return p ? p->term : 0;
+}
+
+int journal_read(struct journal *j, uint32_t shard, uint64_t index,
+		 struct entry **out, struct err *e)
+{
+	const struct jplace *p = place(&j->shards[shard], index);
+	struct entry *en;
+	struct jr r;
+	size_t got;
+	int rv;
+
+	if (!p)
+		return err_set(e, ERR_NOT_FOUND,
+			       "shard %u: entry %" PRIu64 " is not in the "
+			       "journal",
+			       shard, index);
+	en = entry_new(shard, p->len);
+	rv = j->disk->ops->pread(j->files[p->file].file, en->rec, en->rec_len,
+				 p->off, &got, e);
+	if (!rv && (got != en->rec_len || jr_get(&r, en->rec, got) ||
+		    r.shard != shard || r.index != index ||
+		    r.term != p->term || r.len != p->len))
+		rv = err_set(e, ERR_DAMAGED,
+			     "journal file %08u at %" PRIu64
+			     ": entry %" PRIu64 " of shard %u is damaged",
+			     j->files[p->file].number, p->off, index, shard);
+	if (rv) {
+		entry_unref(en);
+		return rv;
+	}
+	en->term = r.term;
+	en->index = index;
+	*out = en;
+	return 0;
+}
+
+uint32_t journal_pinned_by(const struct journal *j)
+{
+	uint32_t i, s, old = NONE, used = 0;
+
+	for (i = 0; i < j->n_files; i++) {
+		if (!j->files[i].use || i == j->cur)
+			continue;
+		used++;
+		if (old == NONE || j->files[i].use < j->files[old].use)
+			old = i;
+	}
+	if (old == NONE ||
+	    (uint64_t)(used + 1) * j->cfg.file_size * 4 < j->cfg.max_bytes * 3)
+		return NONE;
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++)
+		if (j->files[old].last[s] > j->shards[s].s.mark_index)
+			return s;
+	return NONE;
+}
+
+void journal_hold(struct journal *j, uint32_t shard, uint64_t index)
+{
+	j->shards[shard].hold = index;
+}
+
+void journal_stats(const struct journal *j, struct journal_stats *out)
+{
+	uint32_t i;
+
+	*out = j->stats;
+	out->files = j->n_files;
+	out->queued_bytes = j->q_bytes;
+	out->files_used = 0;
+	for (i = 0; i < j->n_files; i++)
+		out->files_used += j->files[i].use != 0;
+}
+
+int journal_open(struct journal **out, struct disk *disk, struct clock *clock,
+		 const struct journal_config *cfg, journal_fatal_cb fatal_cb,
+		 void *fatal_arg, struct err *e)
+{
+	struct journal *j = xcalloc(1, sizeof *j);
+	uint32_t s;
+	int rv;
+
+	AN(cfg->file_size % JF_BLOCK == 0 && cfg->file_size >= 8 * JF_HEADER);
+	j->disk = disk;
+	j->clock = clock;
+	j->cfg = *cfg;
+	j->fatal = fatal_cb;
+	j->fatal_arg = fatal_arg;
+	j->q_tail = &j->q_head;
+	j->cur = NONE;
+	j->idle_at_us = UINT64_MAX;
+	j->next_group = 1;
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
+		j->shards[s].hold = UINT64_MAX;
+		j->shards[s].s.first_index = 1;
+	}
+	rv = disk->ops->mkdir(disk, JOURNAL_DIR, e);
+	if (!rv)
+		rv = journal_scan(j, e);
+	if (!rv && !j->n_files) {
+		grow_run(&(struct disk_work){ .arg = j });
+		rv = j->grow_status;
+		if (rv)
+			*e = j->grow_err;
+		else
+			files_add(j, j->grown);
+	}
+	if (rv) {
+		journal_close(j);
+		return rv;
+	}
+	*out = j;
+	return 0;
+}
+
+void journal_close(struct journal *j)
+{
+	uint32_t i;
+
+	j->closing = true;
+	while (j->q_head) { /* only after a simulated crash */
+		struct journal_req *r = j->q_head;
+		unsigned k;
+
+		j->q_head = jreq_priv(r)->next;
+		for (k = 0; k < r->n_entries; k++)
+			entry_unref(jreq_priv(r)->entries[k]);
+		free(jreq_priv(r)->entries);
+	}
+	while (j->w_head) {
+		struct journal_req *r = j->w_head;
+		unsigned k;
+
+		j->w_head = jreq_priv(r)->next;
+		for (k = 0; k < r->n_entries; k++)
+			entry_unref(jreq_priv(r)->entries[k]);
+		free(jreq_priv(r)->entries);
+	}
+	for (i = 0; i < j->n_files; i++) {
+		if (j->files[i].file)
+			j->disk->ops->close(j->files[i].file);
+		free(j->files[i].last);
+	}
+	for (i = 0; i < JOURNAL_SHARDS_MAX; i++)
+		free(j->shards[i].at);
+	buf_release(&j->scratch);
+	free(j->iov);
+	free(j->held_off);
+	free(j);
+}

@@ -1,0 +1,93 @@
+/* Insides of the journal, shared by journal.c (writer) and journal_scan.c
+ * (recovery). */
+#ifndef QUIPU_LOG_JOURNAL_IMPL_H
+#define QUIPU_LOG_JOURNAL_IMPL_H
+
+#include "base/buf.h"
+#include "log/journal_format.h"
+
+#define JOURNAL_FILES_MAX 4096
+#define JOURNAL_DIR "journal"
+
+/* Where an entry lies. */
+struct jplace {
+	uint64_t term, off; /* off: of its record header */
+	uint32_t file, len;
+};
+
+/* Entries [first, first + n) of a shard; `head` of the array may be unused. */
+struct jindex {
+	struct journal_shard s; /* what others see */
+	struct jplace *at;
+	uint32_t head, n, cap;
+	uint64_t hold; /* keep entries from here on */
+};
+
+struct jfile {
+	struct disk_file *file;
+	uint32_t number;       /* of its name */
+	uint64_t use;          /* 0: never used, or free again */
+	uint64_t *last;        /* per shard: highest entry index in it */
+};
+
+struct journal {
+	struct disk *disk;
+	struct clock *clock;
+	struct journal_config cfg;
+	journal_fatal_cb fatal;
+	void *fatal_arg;
+	struct jindex shards[JOURNAL_SHARDS_MAX];
+
+	struct jfile files[JOURNAL_FILES_MAX];
+	uint32_t n_files;
+	uint32_t next_number;
+	uint64_t next_use, next_group;
+	uint32_t cur;          /* file being written; UINT32_MAX before the first */
+	uint64_t cur_off;
+
+	/* queue of requests, then the group being written */
+	struct journal_req *q_head, **q_tail;
+	struct journal_req *w_head;
+	uint64_t q_bytes;
+	bool writing, failed, closing;
+	struct disk_write write;
+	struct iovec *iov;
+	unsigned iov_cap;
+	struct buf scratch;    /* headers, rows, small records of the group */
+	uint64_t write_start_us;
+	uint64_t *held_off;    /* places of the entries of the group being written */
+	unsigned held_n, held_cap;
+	uint64_t idle_at_us;   /* due time of the empty group, UINT64_MAX none */
+
+	struct disk_work grow;
+	bool growing;
+	int grow_status;
+	struct err grow_err;
+	struct disk_file *grown;
+	uint64_t grow_retry_us;
+
+	struct journal_stats stats;
+};
+
+struct jreq_priv {
+	struct journal_req *next;
+	struct entry **entries; /* own copy of the array, with references */
+	uint64_t bytes;
+};
+_Static_assert(sizeof(struct jreq_priv) <=
+		       sizeof(((struct journal_req *)0)->priv),
+	       "jreq_priv fits");
+static inline struct jreq_priv *jreq_priv(struct journal_req *r)
+{
+	return (struct jreq_priv *)(void *)r->priv;
+}
+
+/* journal.c: the index of a shard; used by recovery in the same order */
+void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
+void jindex_truncate(struct jindex *x, uint64_t from);
+void jindex_drop_below(struct jindex *x, uint64_t index);
+
+/* journal_scan.c */
+int journal_scan(struct journal *j, struct err *e);
+
+#endif

@@ -1,0 +1,499 @@
+/* Recovery of the journal: read all files, find all groups, tell a torn tail from
+ * rot, rebuild votes, marks and the index of entries (log-engine 4, 10).
+ *
+ *  1. every file: header, then groups from boundary to boundary.  Where no valid
+ *     group starts, the rest of the file is searched for one of the same use:
+ *     there is none behind the end of the log.
+ *  2. groups in order of their numbers.  A bad one behind all valid ones is the
+ *     torn tail; any other, or a number that is missing, is rot: its shards are
+ *     FAULTY unless all it held lies below their marks.
+ *  3. records of the valid groups are replayed in order.
+ *
+ * Nothing is written here. */
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/logf.h"
+#include "log/journal_impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct found {
+	uint64_t group, use, off;
+	uint32_t file, length;
+	bool bad;              /* header and rows are good, a record is not */
+	bool unknown;          /* not even the header */
+};
+
+struct scan {
+	struct journal *j;
+	struct found *found;
+	size_t n, cap;
+	uint64_t *header_use;  /* by file */
+	uint32_t bad_headers;
+	struct err *e;
+	int rv;
+};
+
+static void found_add(struct scan *sc, struct found f)
+{
+	if (sc->n == sc->cap) {
+		sc->cap = sc->cap ? 2 * sc->cap : 256;
+		sc->found = xrealloc(sc->found, sc->cap * sizeof *sc->found);
+	}
+	sc->found[sc->n++] = f;
+}
+
+static bool records_good(const uint8_t *p, const struct jg_header *g)
+{
+	uint32_t at = JG_HEADER + (uint32_t)g->rows * JG_ROW;
+	unsigned i;
+
+	for (i = 0; i < g->records; i++) {
+		struct jr r;
+
+		if (jr_get(&r, p + at, g->length - at) || r.use != g->use)
+			return false;
+		at += r.total;
+	}
+	return true;
+}
+
+/* All groups of one file's image. */
+static void scan_groups(struct scan *sc, uint32_t file, const uint8_t *p,
+			uint64_t size, uint64_t use)
+{
+	uint64_t off = JF_HEADER;
+	bool gap = false;
+	uint64_t gap_at = 0;
+
+	while (off + JG_HEADER <= size) {
+		struct jg_header g;
+		int rv = jg_get(&g, p + off, size - off);
+
+		if (rv || (use && g.use != use)) {
+			/* An older use ends here; or damage, if a group of this
+			 * use follows. */
+			if (!gap)
+				gap_at = off;
+			gap = true;
+			off += JF_BLOCK;
+			continue;
+		}
+		if (!use)
+			use = g.use; /* the header is lost, groups tell */
+		if (gap)
+			found_add(sc, (struct found){ .group = g.group - 1,
+						      .use = use,
+						      .off = gap_at,
+						      .file = file,
+						      .unknown = true });
+		gap = false;
+		found_add(sc, (struct found){ .group = g.group,
+					      .use = use,
+					      .off = off,
+					      .file = file,
+					      .length = g.length,
+					      .bad = !records_good(p + off,
+								   &g) });
+		off += jf_round(g.length);
+	}
+}
+
+static void header_shards(struct journal *j, const uint8_t *p, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < n; i++) {
+		const uint8_t *q = p + JF_SHARDS_AT + (size_t)i * JF_SHARD;
+		uint32_t id = get_u32(q);
+		struct journal_shard *s;
+
+		if (id >= JOURNAL_SHARDS_MAX)
+			continue;
+		s = &j->shards[id].s;
+		s->present = true;
+		/* The newest statement wins; terms and marks only rise. */
+		if (get_u64(q + 8) > s->term ||
+		    (get_u64(q + 8) == s->term && get_u64(q + 16))) {
+			s->term = get_u64(q + 8);
+			s->vote = get_u64(q + 16);
+		}
+		if (get_u64(q + 40) > s->mark_index) {
+			s->mark_index = get_u64(q + 40);
+			s->mark_term = get_u64(q + 48);
+		}
+	}
+}
+
+static int file_read(struct jfile *f, uint8_t **out, uint64_t *size,
+		     struct disk *d, struct err *e)
+{
+	size_t got;
+	int rv = d->ops->size(f->file, size, e);
+
+	if (rv)
+		return rv;
+	*out = xmalloc(*size + JF_HEADER);
+	memset(*out + *size, 0, JF_HEADER);
+	rv = d->ops->pread(f->file, *out, *size, 0, &got, e);
+	if (!rv && got != *size)
+		rv = err_set(e, ERR_IO, "short read");
+	if (rv)
+		free(*out);
+	return rv;
+}
+
+static int scan_file(struct scan *sc, uint32_t i)
+{
+	struct journal *j = sc->j;
+	struct jfile *f = &j->files[i];
+	struct jf_header h = { 0 };
+	uint64_t size;
+	uint8_t *p;
+	int rv = file_read(f, &p, &size, j->disk, sc->e);
+
+	if (rv)
+		return err_wrap(sc->e, "journal file %08u", f->number);
+	rv = jf_get_header(&h, p);
+	if (rv == ERR_VERSION) {
+		uint32_t version = get_u32(p + 8);
+
+		free(p);
+		return err_set(sc->e, ERR_VERSION,
+			       "journal file %08u has a newer format (version "
+			       "%u, this program knows %u); nothing was changed",
+			       f->number, version, JF_VERSION);
+	}
+	if (!rv) {
+		if (memcmp(h.cluster_id, j->cfg.cluster_id, 16) ||
+		    h.node_id != j->cfg.node_id) {
+			free(p);
+			return err_set(sc->e, ERR_CONFIG,
+				       "journal file %08u belongs to node %" PRIu64
+				       " of another cluster or node",
+				       f->number, h.node_id);
+		}
+		header_shards(j, p, h.n_shards);
+	} else if (rv == ERR_CHECKSUM) {
+		log_event(LOG_WARN, "journal_header_bad", "file=%08u",
+			  f->number);
+		sc->bad_headers++;
+	}
+	f->use = h.use;
+	scan_groups(sc, i, p, size, h.use);
+	if (!f->use && sc->n && sc->found[sc->n - 1].file == i)
+		f->use = sc->found[sc->n - 1].use;
+	free(p);
+	return 0;
+}
+
+static int by_group(const void *a, const void *b)
+{
+	const struct found *x = a, *y = b;
+
+	if (x->group != y->group)
+		return x->group < y->group ? -1 : 1;
+	return x->unknown - y->unknown;
+}
+
+/* ---- damage --------------------------------------------------------------------- */
+
+static void faulty(struct journal *j, uint32_t shard, uint64_t last,
+		   const char *what, uint64_t group)
+{
+	struct journal_shard *s = &j->shards[shard].s;
+
+	if (last && last <= s->mark_index) {
+		log_event(LOG_WARN, "journal_rot_harmless",
+			  "shard=%u group=%" PRIu64 " mark=%" PRIu64, shard,
+			  group, s->mark_index);
+		return;
+	}
+	if (s->faulty)
+		return;
+	s->faulty = true;
+	snprintf(s->why, sizeof s->why, "journal: %s in group %" PRIu64, what,
+		 group);
+	log_event(LOG_ERROR, "journal_rot", "shard=%u why=%s", shard,
+		  log_quote(s->why));
+}
+
+static void faulty_all(struct journal *j, const char *what, uint64_t group)
+{
+	uint32_t i;
+
+	for (i = 0; i < JOURNAL_SHARDS_MAX; i++)
+		faulty(j, i, 0, what, group);
+}
+
+/* A group whose rows are good tells whom its damage may hit. */
+static void faulty_rows(struct journal *j, const uint8_t *p,
+			const struct jg_header *g)
+{
+	unsigned i;
+
+	for (i = 0; i < g->rows; i++) {
+		const uint8_t *row = p + JG_HEADER + i * JG_ROW;
+
+		if (get_u32(row) < JOURNAL_SHARDS_MAX)
+			faulty(j, get_u32(row),
+			       get_u32(row + 4) ? get_u64(row + 8) : 0,
+			       "damaged record", g->group);
+	}
+}
+
+/* ---- replay ---------------------------------------------------------------------- */
+
+static void replay_record(struct journal *j, const struct jr *r, uint32_t file,
+			  uint64_t off)
+{
+	struct jindex *x = &j->shards[r->shard];
+	struct jplace at = { r->term, off, file, r->len };
+
+	x->s.present = true;
+	switch (r->type) {
+	case JR_ENTRY:
+		jindex_append(x, r->index, &at);
+		if (r->index > j->files[file].last[r->shard])
+			j->files[file].last[r->shard] = r->index;
+		break;
+	case JR_VOTE:
+		if (r->len != 8 || r->term < x->s.term)
+			break; /* a later file's header said more */
+		x->s.term = r->term;
+		x->s.vote = get_u64(r->payload);
+		break;
+	case JR_TRUNCATE:
+		jindex_truncate(x, r->index);
+		break;
+	case JR_MARK:
+		if (r->index >= x->s.mark_index) {
+			x->s.mark_index = r->index;
+			x->s.mark_term = r->term;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+static int group_read(struct journal *j, const struct found *f, struct buf *b,
+		      struct err *e)
+{
+	size_t got;
+	int rv;
+
+	buf_clear(b);
+	rv = j->disk->ops->pread(j->files[f->file].file,
+				 buf_extend(b, f->length), f->length, f->off,
+				 &got, e);
+	if (!rv && got != f->length)
+		rv = err_set(e, ERR_IO, "short read");
+	return rv;
+}
+
+/* Marks first: they decide what damage is harmless. */
+static int replay(struct scan *sc, size_t n, bool marks)
+{
+	struct journal *j = sc->j;
+	struct buf b = BUF_INIT;
+	size_t i;
+	int rv = 0;
+
+	for (i = 0; i < n && !rv; i++) {
+		const struct found *f = &sc->found[i];
+		struct jg_header g;
+		uint32_t at;
+		unsigned k;
+
+		if (f->unknown || (marks && f->bad))
+			continue;
+		rv = group_read(j, f, &b, sc->e);
+		if (rv || jg_get(&g, b.data, b.len))
+			break;
+		if (f->bad) {
+			faulty_rows(j, b.data, &g);
+			continue;
+		}
+		at = JG_HEADER + (uint32_t)g.rows * JG_ROW;
+		for (k = 0; k < g.records; k++) {
+			struct jr r;
+
+			if (jr_get(&r, b.data + at, g.length - at))
+				break;
+			if (!marks || r.type == JR_MARK)
+				replay_record(j, &r, f->file, f->off + at);
+			at += r.total;
+		}
+	}
+	buf_release(&b);
+	return rv;
+}
+
+static int judge(struct scan *sc)
+{
+	struct journal *j = sc->j;
+	size_t i, end = 0;
+	int rv;
+
+	if (sc->n)
+		qsort(sc->found, sc->n, sizeof *sc->found, by_group);
+	for (i = 0; i < sc->n; i++)
+		if (!sc->found[i].bad && !sc->found[i].unknown)
+			end = i + 1;
+	if (end < sc->n) {
+		j->stats.torn_tails++;
+		log_event(LOG_WARN, "journal_torn_tail",
+			  "group=%" PRIu64 " file=%08u offset=%" PRIu64,
+			  sc->found[end].group,
+			  j->files[sc->found[end].file].number,
+			  sc->found[end].off);
+	}
+	rv = replay(sc, end, true);
+	if (rv)
+		return rv;
+	for (i = 1; i < end; i++) {
+		if (sc->found[i].unknown)
+			continue;
+		if (sc->found[i].group > sc->found[i - 1].group + 1 ||
+		    sc->found[i - 1].unknown)
+			faulty_all(j, "a group is missing",
+				   sc->found[i].group - 1);
+	}
+	rv = replay(sc, end, false);
+	if (rv)
+		return rv;
+	/* The log goes on where it ended: the next group takes the place and the
+	 * number of a torn one. */
+	j->next_group = 1;
+	if (end) {
+		const struct found *f = &sc->found[end - 1];
+
+		j->next_group = f->group + 1;
+		j->cur = f->file;
+		j->cur_off = f->off + jf_round(f->length);
+	}
+	return 0;
+}
+
+/* The last index that headers know must be there or below the mark. */
+static void check_ends(struct scan *sc, const uint64_t *last)
+{
+	struct journal *j = sc->j;
+	uint32_t i;
+
+	for (i = 0; i < JOURNAL_SHARDS_MAX; i++) {
+		struct journal_shard *s = &j->shards[i].s;
+
+		if (last[i] > s->last_index && last[i] > s->mark_index)
+			faulty(j, i, 0, "entries end below a file header's "
+					"last index",
+			       0);
+	}
+}
+
+struct listing {
+	struct journal *j;
+	struct err *e;
+	int rv;
+};
+
+static void on_name(void *arg, const char *name, bool is_dir)
+{
+	struct listing *l = arg;
+	struct journal *j = l->j;
+	struct jfile *f;
+	char path[64];
+	unsigned number;
+	int end = 0;
+
+	if (l->rv)
+		return;
+	if (is_dir || sscanf(name, "%8u.jnl%n", &number, &end) != 1 ||
+	    name[end] || j->n_files == JOURNAL_FILES_MAX) {
+		log_event(LOG_WARN, "journal_unknown_file", "name=%s",
+			  log_quote(name));
+		return;
+	}
+	f = &j->files[j->n_files++];
+	f->number = number;
+	f->last = xcalloc(JOURNAL_SHARDS_MAX, sizeof *f->last);
+	if (number >= j->next_number)
+		j->next_number = number + 1;
+	snprintf(path, sizeof path, JOURNAL_DIR "/%08u.jnl", number);
+	l->rv = j->disk->ops->open(j->disk, path, DISK_WRITE, &f->file, l->e);
+}
+
+/* Last indexes of the newest header only: older ones may name what a later
+ * truncation took away. */
+static int newest_ends(struct journal *j, uint64_t *last, struct err *e)
+{
+	uint32_t i, best = UINT32_MAX;
+	struct jf_header h;
+	uint8_t *p;
+	size_t got;
+	int rv = 0;
+
+	for (i = 0; i < j->n_files; i++)
+		if (j->files[i].use &&
+		    (best == UINT32_MAX || j->files[i].use > j->files[best].use))
+			best = i;
+	if (best == UINT32_MAX)
+		return 0;
+	p = xmalloc(JF_HEADER);
+	rv = j->disk->ops->pread(j->files[best].file, p, JF_HEADER, 0, &got, e);
+	if (!rv && got == JF_HEADER && !jf_get_header(&h, p))
+		for (i = 0; i < h.n_shards; i++) {
+			const uint8_t *q = p + JF_SHARDS_AT + i * JF_SHARD;
+
+			if (get_u32(q) < JOURNAL_SHARDS_MAX)
+				last[get_u32(q)] = get_u64(q + 24);
+		}
+	free(p);
+	return rv;
+}
+
+int journal_scan(struct journal *j, struct err *e)
+{
+	static const uint64_t zeros[JOURNAL_SHARDS_MAX];
+	uint64_t last[JOURNAL_SHARDS_MAX], at_header[JOURNAL_SHARDS_MAX];
+	struct listing l = { j, e, 0 };
+	struct scan sc = { .j = j, .e = e };
+	uint32_t i;
+	int rv;
+
+	memcpy(last, zeros, sizeof last);
+	j->next_use = 1;
+	rv = j->disk->ops->list(j->disk, JOURNAL_DIR, on_name, &l, e);
+	if (rv || l.rv)
+		return rv ? rv : l.rv;
+	for (i = 0; i < j->n_files && !rv; i++) {
+		rv = scan_file(&sc, i);
+		if (j->files[i].use >= j->next_use)
+			j->next_use = j->files[i].use + 1;
+	}
+	if (!rv && sc.bad_headers && sc.bad_headers == j->n_files)
+		rv = err_set(e, ERR_DAMAGED,
+			     "all %u journal file headers are damaged",
+			     sc.bad_headers);
+	if (!rv)
+		rv = newest_ends(j, last, e);
+	if (!rv)
+		rv = judge(&sc);
+	/* A header's last index may have been truncated by a record after it:
+	 * only a shard whose replay saw nothing newer is compared. */
+	if (!rv) {
+		memcpy(at_header, last, sizeof last);
+		for (i = 0; i < JOURNAL_SHARDS_MAX; i++)
+			if (j->shards[i].s.last_index &&
+			    j->shards[i].s.first_index >
+				    j->shards[i].s.last_index)
+				at_header[i] = 0;
+		check_ends(&sc, at_header);
+	}
+	free(sc.found);
+	return rv;
+}
