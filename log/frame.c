@@ -5,7 +5,7 @@
 #include <lz4.h>
 
 /* ---- records --------------------------------------------------------------------
- * length varint, then
+ * length u32, then
  *   kind u8, flags u8, class u8, part u8, time - frame's varint,
  *   lamport - previous varint, key u64, n varint, sender u64, device varint,
  *   seq varint, after varint, mid 16, message flags varint, ttl varint,

@@ -1,0 +1,689 @@
+/* Raft messages to peers and back.  Little endian, after the group's head:
+ *
+ *   kind u8
+ *   APPEND         term u64, prev u64, prev_term u64, commit u64, n u32,
+ *                  n x (term u64, len u32), then the n payloads
+ *   APPEND_RESULT  term u64, rejected u64, last u64
+ *   VOTE           term u64, last u64, last_term u64, flags u8 (1 pre-vote,
+ *                  2 disrupt the leader)
+ *   VOTE_RESULT    term u64, flags u8 (1 pre-vote, 2 granted)
+ *   TIMEOUT_NOW    term u64, last u64, last_term u64
+ *   PROBE          seq u64
+ *   PROBE_RESULT   term u64, seq u64
+ *
+ * What the core must never see is stopped here: each guard names its bug. */
+#include "consensus/raft_impl.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/logf.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define APPEND_ROW 12 /* bytes per entry in an APPEND's table */
+
+/* ---- out ------------------------------------------------------------------------ */
+
+static void head_begin(struct group *g, enum group_msg kind)
+{
+	buf_clear(&g->out);
+	buf_u8(&g->out, NODE_MSG_GROUP);
+	buf_u32(&g->out, g->cfg.shard);
+	buf_u8(&g->out, (uint8_t)kind);
+}
+
+/* Nothing leaves while a term or vote of ours is not durable.  A message that is
+ * lost for want of room is one that the link lost: raft sends again. */
+static bool head_send(struct group *g, uint64_t peer, struct entry *const *es,
+		      unsigned n)
+{
+	struct held_msg *h;
+	unsigned i;
+
+	if (!g->net)
+		return false;
+	if (!g->votes_pending)
+		return !g->net->ops->send(g->net, peer, g->out.data, g->out.len,
+					  es, n);
+	if (g->n_held >= GROUP_HELD_MAX)
+		return false;
+	h = xcalloc(1, sizeof *h + n * sizeof(struct entry *));
+	h->peer = peer;
+	buf_put(&h->head, g->out.data, g->out.len);
+	h->n = n;
+	for (i = 0; i < n; i++)
+		h->entries[i] = entry_ref(es[i]);
+	list_append(&g->held, &h->link);
+	g->n_held++;
+	return true;
+}
+
+static void held_free(struct held_msg *h)
+{
+	unsigned i;
+
+	for (i = 0; i < h->n; i++)
+		entry_unref(h->entries[i]);
+	buf_release(&h->head);
+	free(h);
+}
+
+void msg_held_flush(struct group *g)
+{
+	struct list *it;
+
+	while ((it = list_pop(&g->held))) {
+		struct held_msg *h = container_of(it, struct held_msg, link);
+
+		if (!g->broken)
+			g->net->ops->send(g->net, h->peer, h->head.data,
+					  h->head.len, h->entries, h->n);
+		held_free(h);
+	}
+	g->n_held = 0;
+}
+
+void msg_release(struct group *g)
+{
+	struct list *it;
+
+	while ((it = list_pop(&g->held)))
+		held_free(container_of(it, struct held_msg, link));
+	buf_release(&g->out);
+}
+
+/* Entries of one message, up to the limits; references in es[]. */
+static unsigned append_gather(struct group *g, uint64_t index, unsigned n,
+			      struct entry **es)
+{
+	size_t bytes = 0;
+	unsigned k = 0;
+
+	if (n > GROUP_INFLIGHT_MAX)
+		n = GROUP_INFLIGHT_MAX;
+	while (k < n && bytes < GROUP_AE_BYTES_MAX) {
+		struct entry *e = log_get(g, index + k);
+
+		if (!e)
+			break;
+		if (k && bytes + e->len > GROUP_AE_BYTES_MAX) {
+			entry_unref(e);
+			break;
+		}
+		bytes += e->len;
+		es[k++] = e;
+	}
+	return k;
+}
+
+static bool append_one(struct group *g, uint64_t peer,
+		       const struct raft_append_entries *a,
+		       struct entry *const *es, unsigned n)
+{
+	unsigned i;
+
+	head_begin(g, GM_APPEND);
+	buf_u64(&g->out, a->term);
+	buf_u64(&g->out, a->prev_log_index);
+	buf_u64(&g->out, a->prev_log_term);
+	buf_u64(&g->out, a->leader_commit);
+	buf_u32(&g->out, n);
+	for (i = 0; i < n; i++) {
+		buf_u64(&g->out, es[i]->term);
+		buf_u32(&g->out, es[i]->len);
+	}
+	return head_send(g, peer, es, n);
+}
+
+static void lag_report(struct group *g, uint64_t peer, uint64_t index)
+{
+	if (g->peers[peer].lag_reported)
+		return;
+	g->peers[peer].lag_reported = true;
+	log_event(LOG_WARN, "follower_behind_journal",
+		  "shard=%u peer=%" PRIu64 " needs=%" PRIu64, g->cfg.shard,
+		  peer, index);
+}
+
+/* A link delivers in order or breaks, so what went out in this term on this link
+ * need not go again: not when the follower has been slow for a heartbeat (B22).
+ * It may have had no room for it, though, hence once per election timeout. */
+static void append_skip_sent(struct group *g, uint64_t peer,
+			     struct raft_append_entries *a)
+{
+	struct group_peer *p = &g->peers[peer];
+	uint64_t end = a->prev_log_index + a->n_entries, term;
+
+	if (p->sent_term != a->term || p->sent_upto <= a->prev_log_index ||
+	    g->now_ms - p->sent_ms >= g->cfg.election_ms)
+		return;
+	if (end <= p->sent_upto) {
+		g->resent += a->n_entries;
+		a->n_entries = 0;
+		return;
+	}
+	term = log_term(g, p->sent_upto);
+	if (!term)
+		return;
+	g->resent += p->sent_upto - a->prev_log_index;
+	a->n_entries = (unsigned)(end - p->sent_upto);
+	a->prev_log_index = p->sent_upto;
+	a->prev_log_term = term;
+}
+
+static void append_send(struct group *g, uint64_t peer,
+			const struct raft_append_entries *msg)
+{
+	struct group_peer *p = &g->peers[peer];
+	struct raft_append_entries a = *msg;
+	struct entry *es[GROUP_INFLIGHT_MAX];
+	unsigned left, n, i;
+	bool sent;
+
+	if (!g->net || !g->net->ops->is_up(g->net, peer))
+		return;
+	if (a.n_entries)
+		append_skip_sent(g, peer, &a);
+	left = a.n_entries;
+	/* With a full window each submit makes an empty message (B15). */
+	if (!left && p->ae_any && p->ae_ms == g->now_ms &&
+	    p->ae_term == a.term && p->ae_prev == a.prev_log_index &&
+	    p->ae_commit == a.leader_commit)
+		return;
+	do {
+		n = left ? append_gather(g, a.prev_log_index + 1, left, es) : 0;
+		if (left && !n)
+			lag_report(g, peer, a.prev_log_index + 1);
+		sent = append_one(g, peer, &a, es, n);
+		p->ae_any = sent;
+		p->ae_ms = g->now_ms;
+		p->ae_term = a.term;
+		p->ae_commit = a.leader_commit;
+		if (n) {
+			a.prev_log_index += n;
+			a.prev_log_term = es[n - 1]->term;
+			left -= n;
+			if (sent) {
+				p->sent_term = a.term;
+				p->sent_upto = a.prev_log_index;
+				p->sent_ms = g->now_ms;
+			}
+		} else {
+			left = 0;
+		}
+		p->ae_prev = a.prev_log_index;
+		for (i = 0; i < n; i++)
+			entry_unref(es[i]);
+	} while (left && sent);
+}
+
+void msg_send(struct group *g, const struct raft_message *m)
+{
+	uint64_t peer = m->server_id;
+
+	AN(peer > 0 && peer < NET_NODE_MAX);
+	switch (m->type) {
+	case RAFT_APPEND_ENTRIES:
+		append_send(g, peer, &m->append_entries);
+		return;
+	case RAFT_APPEND_ENTRIES_RESULT:
+		head_begin(g, GM_APPEND_RESULT);
+		buf_u64(&g->out, m->append_entries_result.term);
+		buf_u64(&g->out, m->append_entries_result.rejected);
+		buf_u64(&g->out, m->append_entries_result.last_log_index);
+		break;
+	case RAFT_REQUEST_VOTE:
+		head_begin(g, GM_VOTE);
+		buf_u64(&g->out, m->request_vote.term);
+		buf_u64(&g->out, m->request_vote.last_log_index);
+		buf_u64(&g->out, m->request_vote.last_log_term);
+		buf_u8(&g->out,
+		       (uint8_t)(m->request_vote.pre_vote |
+				 m->request_vote.disrupt_leader << 1));
+		break;
+	case RAFT_REQUEST_VOTE_RESULT:
+		head_begin(g, GM_VOTE_RESULT);
+		/* A pre-vote's answer repeats the asker's term and so never
+		 * teaches a higher one (B18). */
+		buf_u64(&g->out, g->prevote_from == peer
+					 ? raft_current_term(&g->raft)
+					 : m->request_vote_result.term);
+		buf_u8(&g->out,
+		       (uint8_t)(m->request_vote_result.pre_vote |
+				 m->request_vote_result.vote_granted << 1));
+		break;
+	case RAFT_TIMEOUT_NOW:
+		head_begin(g, GM_TIMEOUT_NOW);
+		buf_u64(&g->out, m->timeout_now.term);
+		buf_u64(&g->out, m->timeout_now.last_log_index);
+		buf_u64(&g->out, m->timeout_now.last_log_term);
+		break;
+	case RAFT_INSTALL_SNAPSHOT:
+		/* Its fields are uninitialised and files travel otherwise. */
+		lag_report(g, peer, 0);
+		return;
+	default:
+		WRONG("unknown message from the core");
+	}
+	head_send(g, peer, NULL, 0);
+}
+
+void msg_send_probe(struct group *g, uint64_t peer)
+{
+	head_begin(g, GM_PROBE);
+	buf_u64(&g->out, g->probe_seq);
+	head_send(g, peer, NULL, 0);
+}
+
+/* ---- in ------------------------------------------------------------------------- */
+
+static int refuse(struct err *e, uint64_t from, const char *what)
+{
+	return err_set(e, ERR_PROTOCOL, "%s from node %" PRIu64, what, from);
+}
+
+/* The core's decoder trusts its input: version u8, n u64, then id u64, address
+ * with NUL, role u8 each, zero padding to 8 bytes. */
+bool conf_valid(const struct group *g, const uint8_t *p, size_t n)
+{
+	struct cursor c = cursor_of(p, n);
+	uint64_t seen = 0, count, i;
+	unsigned voters = 0;
+
+	if (cursor_u8(&c) != 1)
+		return false;
+	count = cursor_u64(&c);
+	if (c.bad || count < 1 || count > 2 * GROUP_VOTERS_MAX)
+		return false;
+	for (i = 0; i < count; i++) {
+		uint64_t id = cursor_u64(&c);
+		char want[24];
+		const uint8_t *addr;
+		uint8_t role;
+
+		if (c.bad || id < 1 || id >= NET_NODE_MAX || seen >> id & 1)
+			return false;
+		seen |= 1ull << id;
+		raft_addr(want, id);
+		addr = cursor_bytes(&c, strlen(want) + 1);
+		if (!addr || memcmp(addr, want, strlen(want) + 1))
+			return false;
+		role = cursor_u8(&c);
+		/* A spare makes the leader's timer spin (B6). */
+		if (c.bad || (role != RAFT_VOTER && role != RAFT_STANDBY))
+			return false;
+		voters += role == RAFT_VOTER;
+	}
+	if (cursor_left(&c) > 7)
+		return false;
+	while (cursor_left(&c))
+		if (cursor_u8(&c))
+			return false;
+	/* Shrunk to one voter, that voter leads without a new term (B5). */
+	return voters >= 1 &&
+	       (voters >= 2 || conf_voters(&g->raft.configuration) < 2);
+}
+
+static int receive(struct group *g, uint64_t from, struct raft_message *m)
+{
+	struct raft_event ev = { 0 };
+
+	m->server_id = from;
+	m->server_address = raft_addr(g->addr, from);
+	ev.type = RAFT_RECEIVE;
+	ev.receive.message = m;
+	return core_step(g, &ev);
+}
+
+/* B1, B2: the core answers an append of a lower term with whatever is on its
+ * stack as last index, and a leader elected in our term would commit by it. */
+static void append_refuse_stale(struct group *g, uint64_t from)
+{
+	g->dropped_stale++;
+	head_begin(g, GM_APPEND_RESULT);
+	buf_u64(&g->out, raft_current_term(&g->raft));
+	buf_u64(&g->out, UINT64_MAX);
+	buf_u64(&g->out, 0);
+	head_send(g, from, NULL, 0);
+}
+
+struct append {
+	uint64_t term, prev, prev_term, commit;
+	uint32_t n;
+	const uint8_t *table, *payloads;
+};
+
+static const char *append_decode(const struct group *g, struct cursor *c,
+				 struct append *a)
+{
+	uint64_t last_term;
+	uint32_t i;
+
+	a->term = cursor_u64(c);
+	a->prev = cursor_u64(c);
+	a->prev_term = cursor_u64(c);
+	a->commit = cursor_u64(c);
+	a->n = cursor_u32(c);
+	if (c->bad || a->n > GROUP_AE_ENTRIES_MAX)
+		return "malformed append";
+	a->table = cursor_bytes(c, (size_t)a->n * APPEND_ROW);
+	if (c->bad)
+		return "short append";
+	a->payloads = c->p;
+	last_term = a->prev_term;
+	if (!a->term || !a->prev != !a->prev_term || last_term > a->term ||
+	    a->prev > UINT64_MAX / 2)
+		return "impossible append";
+	for (i = 0; i < a->n; i++) {
+		uint64_t term = get_u64(a->table + i * APPEND_ROW);
+		uint32_t len = get_u32(a->table + i * APPEND_ROW + 8);
+		const uint8_t *p;
+
+		if (!term || term < last_term || term > a->term)
+			return "append with terms out of order";
+		last_term = term;
+		if (!len || len > ENTRY_PAYLOAD_MAX)
+			return "append with a bad length";
+		p = cursor_bytes(c, len);
+		if (!p)
+			return "short append";
+		if (p[0] < GROUP_COMMAND || p[0] > GROUP_CHANGE)
+			return "entry of unknown type";
+		if (p[0] == GROUP_CHANGE && !conf_valid(g, p + 1, len - 1))
+			return "refused configuration";
+	}
+	return cursor_done(c) ? NULL : "append with trailing bytes";
+}
+
+static void append_drop_first(struct append *a)
+{
+	a->prev++;
+	a->prev_term = get_u64(a->table);
+	a->payloads += get_u32(a->table + 8);
+	a->table += APPEND_ROW;
+	a->n--;
+}
+
+/* B9: nothing below our compaction point reaches the core; what is committed
+ * there is the leader's too. */
+static void append_trim(struct group *g, struct append *a)
+{
+	if (a->prev + 1 < g->trail_first && a->prev < g->snap_index) {
+		while (a->n && a->prev < g->snap_index)
+			append_drop_first(a);
+		if (a->prev <= g->snap_index) {
+			a->prev = g->snap_index;
+			a->prev_term = g->snap_term;
+		}
+	}
+	/* Entries that we hold already need no copy. */
+	while (a->n && a->prev < g->cache.last && a->prev >= g->snap_index &&
+	       log_term(g, a->prev + 1) == get_u64(a->table))
+		append_drop_first(a);
+	/* Our journal is full: take the heartbeat, not the entries. */
+	if (g->n_waiting)
+		a->n = 0;
+}
+
+/* One step per piece, so that each change is the first entry of its step: the
+ * core gives a change the index of the first (B4). */
+static void append_pieces(struct group *g, uint64_t from,
+			  const struct append *a, struct entry **es,
+			  struct raft_entry *re)
+{
+	uint64_t prev_term = a->prev_term;
+	uint32_t at = 0;
+
+	do {
+		struct raft_message m = { .type = RAFT_APPEND_ENTRIES };
+		struct raft_append_entries *ae = &m.append_entries;
+		uint32_t end = at, i;
+
+		if (at < a->n)
+			end++;
+		while (end < a->n && re[end].type != RAFT_CHANGE)
+			end++;
+		ae->term = a->term;
+		ae->prev_log_index = a->prev + at;
+		ae->prev_log_term = prev_term;
+		ae->leader_commit = a->commit;
+		ae->n_entries = end - at;
+		ae->entries = re + at;
+		if (end > at) {
+			/* The core frees it when it keeps nothing. */
+			void *batch = raft_malloc(1);
+
+			AN(batch);
+			for (i = at; i < end; i++)
+				re[i].batch = batch;
+			prev_term = re[end - 1].term;
+		}
+		g->in_raft = re + at;
+		g->in_entries = es + at;
+		g->in_n = end - at;
+		g->in_batch = true;
+		receive(g, from, &m);
+		g->in_raft = NULL;
+		g->in_n = 0;
+		at = end;
+	} while (at < a->n && !g->broken && g->cache.last >= a->prev + at);
+}
+
+static int on_append(struct group *g, uint64_t from, struct cursor *c,
+		     struct err *e)
+{
+	struct entry *small[16], **es = small;
+	struct raft_entry small_re[16], *re = small_re;
+	struct append a;
+	const char *why = append_decode(g, c, &a);
+	uint32_t i;
+
+	if (why)
+		return refuse(e, from, why);
+	if (a.term < raft_current_term(&g->raft)) {
+		append_refuse_stale(g, from);
+		return 0;
+	}
+	if (a.term == raft_current_term(&g->raft) && group_leads(g)) {
+		log_event(LOG_ERROR, "two_leaders",
+			  "shard=%u term=%" PRIu64 " peer=%" PRIu64,
+			  g->cfg.shard, a.term, from);
+		return refuse(e, from, "append of our own term");
+	}
+	append_trim(g, &a);
+	if (a.n > 16) {
+		es = xmalloc(a.n * sizeof *es);
+		re = xmalloc(a.n * sizeof *re);
+	}
+	for (i = 0; i < a.n; i++) {
+		uint32_t len = get_u32(a.table + i * APPEND_ROW + 8);
+
+		es[i] = entry_new(g->cfg.shard, len);
+		memcpy(entry_payload(es[i]), a.payloads, len);
+		a.payloads += len;
+		memset(&re[i], 0, sizeof re[i]);
+		re[i].term = get_u64(a.table + i * APPEND_ROW);
+		re[i].type = (enum raft_entry_type)entry_payload(es[i])[0];
+		re[i].buf.base = entry_payload(es[i]) + 1;
+		re[i].buf.len = len - 1;
+	}
+	append_pieces(g, from, &a, es, re);
+	for (i = 0; i < a.n; i++)
+		entry_unref(es[i]);
+	if (es != small) {
+		free(es);
+		free(re);
+	}
+	return 0;
+}
+
+static int on_append_result(struct group *g, uint64_t from, struct cursor *c,
+			    struct err *e)
+{
+	struct raft_message m = { .type = RAFT_APPEND_ENTRIES_RESULT };
+	struct raft_append_entries_result *r = &m.append_entries_result;
+	raft_index match = 0;
+
+	r->version = 2;
+	r->term = cursor_u64(c);
+	r->rejected = cursor_u64(c);
+	r->last_log_index = cursor_u64(c);
+	if (!cursor_done(c) || !r->term)
+		return refuse(e, from, "malformed append result");
+	if (r->rejected) {
+		/* It has not kept what we sent. */
+		g->peers[from].sent_upto = 0;
+		/* B11: a late rejection of what has matched since aborts. */
+		if (group_leads(g) && r->term == raft_current_term(&g->raft) &&
+		    !raft_match_index(&g->raft, from, &match) &&
+		    r->rejected <= match) {
+			g->dropped_rej++;
+			return 0;
+		}
+	}
+	receive(g, from, &m);
+	transfer_poll(g);
+	return 0;
+}
+
+static int on_vote(struct group *g, uint64_t from, struct cursor *c,
+		   struct err *e)
+{
+	struct raft_message m = { .type = RAFT_REQUEST_VOTE };
+	struct raft_request_vote *v = &m.request_vote;
+	uint8_t flags;
+
+	v->version = 2;
+	v->candidate_id = from;
+	v->term = cursor_u64(c);
+	v->last_log_index = cursor_u64(c);
+	v->last_log_term = cursor_u64(c);
+	flags = cursor_u8(c);
+	if (!cursor_done(c) || !v->term || flags > 3)
+		return refuse(e, from, "malformed vote request");
+	v->pre_vote = flags & 1;
+	v->disrupt_leader = flags & 2;
+	/* [HOLD] A restarted server may have forgotten a leader that counts on
+	 * its silence; a transfer is that leader's own wish. */
+	if (group_now(g) < g->hold_until_ms && !v->disrupt_leader)
+		return 0;
+	if (v->pre_vote && v->term < raft_current_term(&g->raft))
+		g->prevote_from = from;
+	receive(g, from, &m);
+	g->prevote_from = 0;
+	return 0;
+}
+
+static int on_vote_result(struct group *g, uint64_t from, struct cursor *c,
+			  struct err *e)
+{
+	struct raft_message m = { .type = RAFT_REQUEST_VOTE_RESULT };
+	struct raft_request_vote_result *r = &m.request_vote_result;
+	uint8_t flags;
+
+	r->version = 2;
+	r->term = cursor_u64(c);
+	flags = cursor_u8(c);
+	if (!cursor_done(c) || !r->term || flags > 3)
+		return refuse(e, from, "malformed vote result");
+	r->pre_vote = flags & 1;
+	r->vote_granted = flags & 2;
+	/* B16: elsewhere the core reads a candidate's flag from other bytes. */
+	if (g->raft.state != RAFT_CANDIDATE)
+		return 0;
+	if (r->vote_granted && r->term > raft_current_term(&g->raft) + 1)
+		return refuse(e, from, "vote for a term that was not asked for");
+	receive(g, from, &m);
+	return 0;
+}
+
+static int on_timeout_now(struct group *g, uint64_t from, struct cursor *c,
+			  struct err *e)
+{
+	struct raft_message m = { .type = RAFT_TIMEOUT_NOW };
+
+	m.timeout_now.term = cursor_u64(c);
+	m.timeout_now.last_log_index = cursor_u64(c);
+	m.timeout_now.last_log_term = cursor_u64(c);
+	if (!cursor_done(c) || !m.timeout_now.term)
+		return refuse(e, from, "malformed timeout-now");
+	receive(g, from, &m);
+	return 0;
+}
+
+static int on_probe(struct group *g, uint64_t from, struct cursor *c,
+		    struct err *e)
+{
+	uint64_t seq = cursor_u64(c);
+
+	if (!cursor_done(c))
+		return refuse(e, from, "malformed probe");
+	head_begin(g, GM_PROBE_RESULT);
+	buf_u64(&g->out, raft_current_term(&g->raft));
+	buf_u64(&g->out, seq);
+	head_send(g, from, NULL, 0);
+	return 0;
+}
+
+int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
+		  struct err *e)
+{
+	struct cursor c = cursor_of(p, n);
+	uint64_t term, seq;
+
+	if (from < 1 || from >= NET_NODE_MAX || from == g->cfg.self)
+		return refuse(e, from, "message");
+	if (g->broken)
+		return 0;
+	switch (cursor_u8(&c)) {
+	case GM_APPEND:
+		return on_append(g, from, &c, e);
+	case GM_APPEND_RESULT:
+		return on_append_result(g, from, &c, e);
+	case GM_VOTE:
+		return on_vote(g, from, &c, e);
+	case GM_VOTE_RESULT:
+		return on_vote_result(g, from, &c, e);
+	case GM_TIMEOUT_NOW:
+		return on_timeout_now(g, from, &c, e);
+	case GM_PROBE:
+		return on_probe(g, from, &c, e);
+	case GM_PROBE_RESULT:
+		term = cursor_u64(&c);
+		seq = cursor_u64(&c);
+		if (!cursor_done(&c))
+			return refuse(e, from, "malformed probe result");
+		reads_on_probe_result(g, from, term, seq);
+		return 0;
+	default:
+		return refuse(e, from, "unknown message kind");
+	}
+}
+
+/* ---- links ----------------------------------------------------------------------- */
+
+static void peer_reset(struct group *g, uint64_t peer)
+{
+	struct group_peer *p = &g->peers[peer];
+	bool reported = p->lag_reported;
+	uint64_t seq = p->probe_seq;
+
+	memset(p, 0, sizeof *p);
+	p->lag_reported = reported;
+	p->probe_seq = seq;
+}
+
+void group_peer_up(struct group *g, uint64_t peer)
+{
+	AN(peer > 0 && peer < NET_NODE_MAX);
+	peer_reset(g, peer);
+	if (group_leads(g))
+		reads_resend(g, peer);
+}
+
+void group_peer_down(struct group *g, uint64_t peer)
+{
+	AN(peer > 0 && peer < NET_NODE_MAX);
+	peer_reset(g, peer);
+}
