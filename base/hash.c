@@ -58,3 +58,16 @@ void sha256(const void *p, size_t n, uint8_t out[SHA256_LEN])
 
 	sha256_parts(&part, 1, out);
 }
+
+void sha1_parts(const struct hash_part *parts, size_t n, uint8_t out[SHA1_LEN])
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	size_t i;
+
+	AN(ctx);
+	AN(EVP_DigestInit_ex(ctx, EVP_sha1(), NULL));
+	for (i = 0; i < n; i++)
+		AN(EVP_DigestUpdate(ctx, parts[i].p, parts[i].n));
+	AN(EVP_DigestFinal_ex(ctx, out, NULL));
+	EVP_MD_CTX_free(ctx);
+}

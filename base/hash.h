@@ -19,5 +19,8 @@ uint64_t xxh3_parts(const struct hash_part *parts, size_t n);
 void sha256_parts(const struct hash_part *parts, size_t n,
 		  uint8_t out[SHA256_LEN]);
 void sha256(const void *p, size_t n, uint8_t out[SHA256_LEN]);
+/* SHA-1, for RFC 6455's handshake alone: nothing rests on its strength. */
+#define SHA1_LEN 20
+void sha1_parts(const struct hash_part *parts, size_t n, uint8_t out[SHA1_LEN]);
 
 #endif

@@ -33,7 +33,7 @@ struct ws_reader {
 
 struct ws_message {
 	enum ws_op op;       /* TEXT, BINARY, CLOSE, PING, PONG */
-	const uint8_t *p;    /* unmasked; valid until the next call */
+	const uint8_t *p;    /* unmasked; valid until the next call; CLOSE: reason */
 	size_t n;
 	unsigned code;       /* CLOSE: its code, 1005 when it has none */
 };
@@ -42,7 +42,7 @@ void ws_reader_init(struct ws_reader *r, bool server, uint32_t message_max);
 void ws_reader_release(struct ws_reader *r);
 /* Take from *p, *n (advanced; the bytes are unmasked in place where possible).
  *   1   a message in *m; call again
- *   0   more bytes are wanted, all of *n was taken
+ *   0   more bytes are wanted, all of *n was taken (and after a close frame)
  *  -1   a protocol error: close with *code and *why */
 int ws_read(struct ws_reader *r, uint8_t **p, size_t *n, struct ws_message *m,
 	    unsigned *code, const char **why);
