@@ -43,3 +43,8 @@ wait_gone() { # pid, seconds
 		sleep 0.05
 	done
 }
+
+# What a log complains of.
+complaints() { # log
+	{ grep -v -e 'level=info' -e 'level=debug' "$1" || true; } | tail -n 12 >&2
+}
