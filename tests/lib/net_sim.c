@@ -15,6 +15,7 @@ struct endpoint {
 	struct net net; /* first */
 	struct net_sim *ns;
 	unsigned node;
+	unsigned life; /* raised at each start */
 	bool alive;
 };
 
@@ -56,6 +57,7 @@ struct net_sim {
 struct timer {
 	struct net_sim *ns;
 	unsigned a, b;
+	unsigned life; /* of a's process */
 	uint64_t epoch;
 };
 
@@ -89,8 +91,14 @@ static void later(struct net_sim *ns, unsigned owner, unsigned a, unsigned b,
 {
 	struct timer *t = xmalloc(sizeof *t);
 
-	*t = (struct timer){ ns, a, b, pair_of(ns, a, b)->epoch };
+	*t = (struct timer){ ns, a, b, ns->ends[a] ? ns->ends[a]->life : 0,
+			     pair_of(ns, a, b)->epoch };
 	sim_after(ns->sim, (int)owner, delay_us, fn, t);
+}
+
+static bool same_life(const struct timer *t)
+{
+	return alive(t->ns, t->a) && t->ns->ends[t->a]->life == t->life;
 }
 
 static void pair_dial(struct net_sim *ns, unsigned a, unsigned b);
@@ -101,7 +109,7 @@ static void tell_down(void *arg)
 	struct timer t = *(struct timer *)arg;
 
 	free(arg);
-	if (alive(t.ns, t.a) && t.ns->ends[t.a]->net.on_down)
+	if (same_life(&t) && t.ns->ends[t.a]->net.on_down)
 		t.ns->ends[t.a]->net.on_down(t.ns->ends[t.a]->net.arg, t.b);
 }
 
@@ -110,7 +118,7 @@ static void tell_up(void *arg)
 	struct timer t = *(struct timer *)arg;
 
 	free(arg);
-	if (alive(t.ns, t.a) && pair_of(t.ns, t.a, t.b)->epoch == t.epoch)
+	if (same_life(&t) && pair_of(t.ns, t.a, t.b)->epoch == t.epoch)
 		t.ns->ends[t.a]->net.on_up(t.ns->ends[t.a]->net.arg, t.b);
 }
 
@@ -263,7 +271,7 @@ static int ns_send(struct net *net, uint64_t peer, const void *head, size_t len,
 	for (i = 0; i < n_entries; i++)
 		total += entries[i]->len;
 	AN(total <= NET_MESSAGE_MAX);
-	if (!pair_of(ns, e->node, (unsigned)peer)->up)
+	if (!e->alive || !pair_of(ns, e->node, (unsigned)peer)->up)
 		return ERR_CLOSED;
 	if (p->queued + total > NET_QUEUE_MAX)
 		return ERR_FULL;
@@ -299,7 +307,7 @@ static bool ns_is_up(struct net *net, uint64_t peer)
 {
 	struct endpoint *e = (struct endpoint *)(void *)net;
 
-	return peer >= 1 && peer <= e->ns->n && peer != e->node &&
+	return e->alive && peer >= 1 && peer <= e->ns->n && peer != e->node &&
 	       pair_of(e->ns, e->node, (unsigned)peer)->up;
 }
 
@@ -355,9 +363,14 @@ struct net *net_sim_start(struct net_sim *ns, unsigned node)
 	e->ns = ns;
 	e->node = node;
 	e->alive = true;
-	for (b = 1; b <= ns->n; b++)
-		if (b != node)
-			pair_dial(ns, node < b ? node : b, node < b ? b : node);
+	e->life++;
+	for (b = 1; b <= ns->n; b++) {
+		if (b == node)
+			continue;
+		/* The peer may not have noticed that the process before died. */
+		pair_down(ns, node, b);
+		pair_dial(ns, node < b ? node : b, node < b ? b : node);
+	}
 	return &e->net;
 }
 
