@@ -24,6 +24,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define QUIPU_VERSION "0.1.0"
+
 struct conf;
 struct gateway;
 struct node;

@@ -38,6 +38,8 @@ struct gateway {
 	struct admit admit;
 	struct tls_ctx *tls;
 
+	uv_timer_t reaper;        /* never runs: its end frees the gateway */
+
 	/* listen.c */
 	uv_poll_t listener;
 	int listen_fd;
@@ -46,6 +48,7 @@ struct gateway {
 	uint64_t accept_again_ms; /* out of descriptors: pause until then */
 
 	struct http *http;        /* http.c */
+	struct list bridges;      /* tlsgate.c */
 	struct admin *admin;
 
 	/* conn.c */
@@ -71,6 +74,8 @@ struct gateway {
 int listen_open(struct gateway *g, struct err *e);
 void listen_stop(struct gateway *g);
 void listen_tick(struct gateway *g, uint64_t now_ms);
+/* "127.0.0.1:8080" with the port that it has in fact; allocated. */
+char *listen_text(const struct gateway *g);
 
 /* http.c.  The socket is taken over, plain bytes flow over it. */
 int http_open(struct gateway *g, struct err *e);
@@ -83,11 +88,12 @@ uint64_t http_deadline_ms(const struct gateway *g);
 void http_tick(struct gateway *g, uint64_t now_ms);
 uint32_t http_connections(const struct gateway *g);
 
-/* tlsgate.c: TLS in front of the HTTP parser.  A bridge is found again by the
- * number of the descriptor that the parser was given. */
-struct bridge;
+/* tlsgate.c: TLS in front of the HTTP parser, which gets one end of a socket pair;
+ * plain bytes go over it, after an upgrade too. */
 void bridge_open(struct gateway *g, int fd, const struct sockaddr *addr,
 		 socklen_t len);
+void bridge_tick(struct gateway *g, uint64_t now_ms);
+void bridge_close_all(struct gateway *g);
 
 /* gateway.c */
 bool gateway_is_ready(const struct gateway *g);

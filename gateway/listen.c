@@ -1,6 +1,7 @@
 /* The acceptor.  One listening socket per process: the port in use by somebody
  * else must be an error, so SO_REUSEPORT waits until several loops share it. */
 #include "base/addr.h"
+#include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
 #include "base/metric.h"
@@ -128,6 +129,15 @@ int listen_open(struct gateway *g, struct err *e)
 	uv_poll_start(&g->listener, UV_READABLE, on_listener);
 	g->listening = true;
 	return 0;
+}
+
+char *listen_text(const struct gateway *g)
+{
+	const char *text = g->conf->gateway.listen;
+	const char *colon = strrchr(text, ':');
+
+	return xasprintf("%.*s:%u", colon ? (int)(colon - text) : 0, text,
+			 g->port);
 }
 
 void listen_tick(struct gateway *g, uint64_t now_ms)

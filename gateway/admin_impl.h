@@ -1,0 +1,33 @@
+/* Insides of the admin socket: admin.c carries lines, admin_verbs.c answers. */
+#ifndef QUIPU_GATEWAY_ADMIN_IMPL_H
+#define QUIPU_GATEWAY_ADMIN_IMPL_H
+
+#include "gateway/impl.h"
+
+#include <jansson.h>
+
+struct admin_conn;
+
+/* One request, until its answer has been written; answers leave in the order of
+ * the requests. */
+struct admin_req {
+	struct list link;        /* admin_conn->reqs */
+	struct admin_conn *conn;
+	struct gateway *g;
+	json_t *in;              /* the request, an object */
+	char *out;               /* the answer's line, allocated; NULL: not yet */
+	size_t out_len;
+	struct route_call *call; /* what it waits for */
+	uint64_t account;
+	uint32_t device;
+	bool chosen;             /* we drew the account's id */
+};
+
+/* Takes over `members` (NULL: none) and adds "ok". */
+void admin_ok(struct admin_req *r, json_t *members);
+void admin_fail(struct admin_req *r, const char *error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Runs the verb: answers now, or later from a callback. */
+void admin_verb(struct admin_req *r);
+
+#endif
