@@ -596,7 +596,7 @@ void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out
 		out->records = m->next_offset;
 		out->clock = m->clock;
 		out->digest = m->digest;
-		memcpy(out->root, m->root, sizeof out->root);
+		store_root(s->store, out->root);
 	}
 	out->durable_index = s->durable_index;
 	out->subs = s->n_followers;

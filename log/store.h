@@ -38,7 +38,7 @@ struct store_meta {
 	uint64_t next_offset; /* records so far = tree size */
 	uint64_t last_time_ms;
 	uint8_t chain[32];
-	uint8_t root[32];     /* RFC 6962 root over all leaves */
+	uint8_t root[32];     /* RFC 6962 root, as of the last open: store_root() */
 	uint64_t digest;      /* sum of row checksums, as of the last checkpoint */
 	uint64_t conf_index;  /* last applied configuration change */
 	uint8_t conf[4096];   /* opaque bytes of it */
@@ -53,6 +53,8 @@ int store_open(struct store **out, struct disk *disk, const struct kv_ops *kv,
 /* No checkpoint may be running. Nothing is written. */
 void store_close(struct store *s);
 const struct store_meta *store_meta(const struct store *s);
+/* RFC 6962 root over the leaves of all records. */
+void store_root(const struct store *s, uint8_t out[32]);
 
 /* ---- apply ------------------------------------------------------------- */
 
@@ -124,7 +126,7 @@ uint64_t store_key_last(struct store *s, uint64_t key);
 
 struct store_stats {
 	uint64_t segments, frames, records, raw_bytes, stored_bytes;
-	uint64_t dirty_rows, cached_rows, checkpoints;
+	uint64_t dirty_bytes, cached_rows, checkpoints;
 	uint64_t tail_hits, tail_misses;
 };
 void store_stats(const struct store *s, struct store_stats *out);

@@ -6,11 +6,9 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "log/frame.h"
+#include "log/segment.h"
 #include "log/store.h"
 
-#define SEGMENT_HEADER 4096u
-#define SEGMENT_FOOTER 4096u
-#define SEGMENT_VERSION 1
 #define STATE_VERSION 1
 #define ROW_KEY_MAX 64
 #define FRAME_CACHE_SLOTS 256
@@ -30,21 +28,6 @@ struct row {
 	uint8_t val[] __attribute__((aligned(8)));
 };
 
-/* A frame of a segment. */
-struct place {
-	uint64_t base;         /* offset of its first record */
-	uint32_t off, count;
-};
-
-/* A key in a segment. */
-struct kidx {
-	uint64_t key, first_n, last_n;
-	uint64_t prev;         /* base of the segment with its records before */
-	uint32_t *frames;      /* indexes into places, ascending */
-	uint64_t *firsts;      /* its first number in each of them */
-	uint32_t n, cap;
-};
-
 /* Loaded index of a segment. */
 struct sindex {
 	struct place *places;
@@ -53,28 +36,39 @@ struct sindex {
 };
 
 struct segment {
+	uint64_t number;       /* ordinal in the shard */
 	uint64_t base, end;    /* records [base, end) */
 	uint64_t bytes;        /* of frames, header included, footer not */
 	uint64_t logical;
+	uint32_t generation;
 	bool sealed, synced;
 	struct disk_file *file;
 	struct sindex *index;  /* open segment: always; sealed: when loaded */
 	uint64_t used;         /* for dropping loaded indexes */
 };
 #define SEALED_INDEXES_MAX 8
+#define SEALED_FILES_MAX 16    /* open descriptors of sealed segments */
+#define TREE_BUFFER_MAX (256u << 10) /* leaves not yet written */
+
+/* A record of a decoded frame: found by key without decoding its neighbours. */
+struct rec_slot {
+	uint64_t key, prev_lamport;
+	uint32_t off, zero;
+};
 
 struct cached_frame {
 	uint64_t seg;          /* base + 1; 0: empty */
-	uint32_t off;
+	uint32_t off, cap_slots;
 	struct frame f;
 	struct buf raw;
+	struct rec_slot *slots; /* f.count of them */
 };
 
 struct checkpoint {
 	struct disk_work work;
 	struct buf rows;
-	struct disk_file **sync;
-	unsigned n_sync;
+	struct disk_file **sync, **old_trees;
+	unsigned n_sync, n_old_trees;
 	bool new_files;
 	uint64_t gen, index, term;
 	int status;
@@ -107,49 +101,78 @@ struct store {
 	struct row *keep;      /* handed out last: not evicted */
 	struct checkpoint *ckpt;
 
+	struct buf tree_out;   /* leaves from offset tree_at on */
+	uint64_t tree_at;
+
 	struct buf raw, out, io;
 	uint8_t *leaves;
 	unsigned cap_leaves;
 	struct cached_frame cache[FRAME_CACHE_SLOTS];
+	size_t cache_bytes;
+	unsigned cache_hand;
 	uint64_t use_clock;
 	struct store_stats stats;
 };
 
 /* store_rows.c */
-int rows_open(struct store *s, struct err *e);
+void rows_init(struct store *s);
+/* The meta row's bytes; ERR_NOT_FOUND: a new store. */
+int rows_open(struct store *s, void *kv_arg, struct buf *meta, struct err *e);
 void rows_close(struct store *s);
 uint64_t row_sum(uint8_t table, const void *key, unsigned klen,
 		 const void *val, uint32_t len);
 void meta_encode(const struct store *s, struct buf *b);
-int meta_decode(struct store *s, const void *p, size_t n, struct err *e);
 
 /* store_index.c */
 struct sindex *sindex_new(void);
 void sindex_free(struct sindex *x);
-/* Note a frame and its records. */
+/* Note a frame and its records.  `rebuild`: the rows of the keys have it already. */
 void sindex_add(struct store *s, struct sindex *x, uint64_t seg,
 		const struct frame *f, uint32_t off, const struct record *recs,
 		unsigned n, bool rebuild);
-int sindex_write(struct store *s, struct segment *g, struct err *e);
+/* The .idx file of a segment that is being sealed. */
+int sindex_write(struct store *s, struct segment *g, uint64_t *sum,
+		 struct err *e);
 /* The index of a segment, from memory, its file, or by a scan. */
 int segment_index(struct store *s, struct segment *g, struct sindex **out,
 		  struct err *e);
+/* Rebuild the open segment's index up to its durable end; checks its frames and
+ * the chain. */
+int sindex_recover(struct store *s, struct segment *g, struct err *e);
+
+/* store_segment.c */
+/* NULL: no such record, no such segment */
 struct segment *segment_of(struct store *s, uint64_t offset);
 struct segment *segment_by_base(struct store *s, uint64_t base);
-
-/* store.c */
+void segment_path(const struct store *s, const struct segment *g,
+		  const char *ext, char *path, size_t size);
 int segment_file(struct store *s, struct segment *g, struct err *e);
-/* A frame of a segment, decoded; borrowed until the next call. */
-int segment_frame(struct store *s, struct segment *g, uint32_t off,
-		  const struct frame **f, const struct buf **raw,
+struct segment *segment_new(struct store *s, uint64_t term, uint64_t index,
+			    uint64_t time_ms, struct err *e);
+int segment_seal(struct store *s, struct segment *g, struct err *e);
+/* The segment list's row. */
+void segment_row(struct store *s, const struct segment *g);
+int segments_open(struct store *s, uint64_t open_base, uint64_t open_bytes,
+		  uint64_t open_logical, struct err *e);
+void segments_close(struct store *s);
+/* A frame of a segment, decoded; borrowed until the next call. `next`: where the
+ * following frame starts, or the end. */
+int segment_frame(struct store *s, struct segment *g, const struct place *pl,
+		  uint64_t next, const struct cached_frame **out,
 		  struct err *e);
+/* Takes raw's memory; gives back some other. */
 void frame_cache_put(struct store *s, uint64_t seg, uint32_t off,
-		     const struct frame *f, const struct buf *raw);
-/* Every frame up to `end` bytes into the file: cb(frame, off, raw). */
+		     const struct frame *f, struct buf *raw);
+/* Every frame up to `end` bytes into the file: cb(frame, off, raw).  `chain`: the one
+ * before the first frame, checked and moved on; NULL: not checked. */
 int segment_scan(struct store *s, struct segment *g, uint64_t end,
-		 const uint8_t *chain,
+		 uint8_t *chain,
 		 int (*cb)(void *arg, const struct frame *f, uint32_t off,
-			   const struct buf *raw),
-		 void *arg, uint8_t *chain_out, struct err *e);
+			   const struct buf *raw, struct err *e),
+		 void *arg, struct err *e);
+/* Leaves of [first, first + n) to the tree file's buffer; all of it to the file. */
+int tree_add(struct store *s, uint64_t first, const uint8_t *leaves, unsigned n,
+	     struct err *e);
+int tree_flush(struct store *s, struct err *e);
 
 #endif

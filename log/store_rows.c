@@ -440,8 +440,12 @@ static void ckpt_done(struct disk_work *w)
 			free(r);
 		}
 	}
+	/* Files were synced before the transaction could fail. */
 	if (c->status)
 		s->new_files |= c->new_files;
+	while (c->n_old_trees)
+		s->disk->ops->close(c->old_trees[--c->n_old_trees]);
+	free(c->old_trees);
 	s->pinned_bytes = 0;
 	s->ckpt = NULL;
 	c->done(c->arg, c->status, c->index, c->term,
@@ -467,9 +471,13 @@ int store_checkpoint(struct store *s,
 	struct list *it;
 	uint8_t *p;
 	uint32_t i;
+	int rv;
 
 	if (s->ckpt)
 		return ERR_BUSY;
+	rv = tree_flush(s, NULL);
+	if (rv)
+		return rv;
 	c = s->ckpt = xcalloc(1, sizeof *c);
 	c->gen = ++s->gen;
 	c->index = s->meta.applied_index;
@@ -508,6 +516,10 @@ int store_checkpoint(struct store *s,
 		ckpt_sync(c, s->tree_file);
 	for (i = 0; i < s->n_old_trees; i++)
 		ckpt_sync(c, s->old_trees[i]);
+	c->old_trees = s->old_trees;
+	c->n_old_trees = s->n_old_trees;
+	s->old_trees = NULL;
+	s->n_old_trees = 0;
 	c->new_files = s->new_files;
 	s->new_files = false;
 	c->work = (struct disk_work){ .run = ckpt_run,
@@ -519,7 +531,14 @@ int store_checkpoint(struct store *s,
 
 /* ---- open and close -------------------------------------------------------------- */
 
-int rows_open(struct store *s, struct err *e)
+void rows_init(struct store *s)
+{
+	map_init(&s->rows);
+	list_init(&s->all);
+	list_init(&s->dirty);
+}
+
+int rows_open(struct store *s, void *kv_arg, struct buf *meta, struct err *e)
 {
 	static const uint8_t key[] = "\0meta";
 	const void *val;
@@ -527,16 +546,11 @@ int rows_open(struct store *s, struct err *e)
 	size_t len;
 	int rv;
 
-	map_init(&s->rows);
-	list_init(&s->all);
-	list_init(&s->dirty);
 	snprintf(path, sizeof path, "%s/state.mdb", s->dir);
-	rv = s->kv_ops->open(NULL, s->disk, path, &s->kv, e);
+	rv = s->kv_ops->open(kv_arg, s->disk, path, &s->kv, e);
 	if (rv)
 		return rv;
 	rv = s->kv_ops->get(s->kv, key, 5, &val, &len, e);
-	if (rv == ERR_NOT_FOUND)
-		return ERR_NOT_FOUND;
 	if (rv)
 		return rv;
 	if (len < 8 || get_u64((const uint8_t *)val + len - 8) !=
@@ -544,7 +558,8 @@ int rows_open(struct store *s, struct err *e)
 				       (uint32_t)len - 8))
 		return err_set(e, ERR_DAMAGED, "%s: the meta row is damaged",
 			       path);
-	return meta_decode(s, val, len - 8, e);
+	buf_put(meta, val, len - 8);
+	return 0;
 }
 
 void rows_close(struct store *s)
