@@ -92,7 +92,8 @@ int wire_decode(struct wire *w, enum wire_format f, enum wire_side from,
 
 const char *wire_frame_name(unsigned t);  /* "hello"; NULL: unknown */
 const char *wire_field_name(unsigned k);
-/* Bytes that a deliver frame with this body has at most, in either format. */
+/* Bytes that a deliver frame with so many bytes of body and of key has at most, in
+ * either format. */
 size_t wire_deliver_max(size_t body, size_t keys);
 
 /* ---- composites ----------------------------------------------------------------- */
