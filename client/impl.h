@@ -87,8 +87,9 @@ struct client {
 	/* the connection */
 	bool linked;        /* from wants_dial() to on_closed() */
 	bool connected, up; /* bytes may flow; messages may flow */
-	bool want_close, close_sent, closing;
-	unsigned gateway, attempt, code;
+	bool want_close, close_sent, closing, resuming;
+	unsigned gateway, attempt;
+	unsigned code, drop_code; /* of their close frame, of ours */
 	uint64_t dial_us;   /* IDLE: when */
 	uint64_t since_us;  /* of this state */
 	uint64_t retry_ms;  /* goodbye's; wins over the backoff */
@@ -97,7 +98,8 @@ struct client {
 	/* the session */
 	uint64_t id, hello_id, ping_id, pong_id;
 	bool hello_due, auth_due, ping_due, pong_due, draining;
-	uint64_t heard_us, ping_us, heartbeat_us, drain_us;
+	uint64_t heard_us, sent_us; /* last message in, out */
+	uint64_t ping_us, heartbeat_us, drain_us;
 
 	struct outbox outbox;
 	struct inbox inbox;
@@ -108,7 +110,7 @@ struct client {
 	/* bytes */
 	struct upgrade upgrade;
 	struct ws_reader ws;
-	struct buf out, msg, in;
+	struct buf out, msg;
 	struct wire w;      /* the message in hand */
 };
 
@@ -122,13 +124,15 @@ void client_move(struct client *c, enum client_state st, const char *reason);
 void client_stop(struct client *c, const char *reason);
 /* The store failed: stop, keep its error. */
 void client_store_failed(struct client *c, const struct err *e);
-/* Close the connection for `reason` and dial again later. */
-void client_drop(struct client *c, const char *reason);
+/* Close the connection with `code` (RFC 6455 7.4) and dial again later. */
+void client_drop(struct client *c, unsigned code, const char *reason);
 /* All that the store was told is durable now; false: it failed and we stopped. */
 bool client_sync(struct client *c);
 void client_heard_clock(struct client *c, uint64_t lamport, uint64_t stamp);
 /* One message from the gateway. */
 void client_take(struct client *c, const void *p, size_t n);
+/* The handshake is over. */
+void client_upgraded(struct client *c);
 void client_close_code(struct client *c, unsigned code);
 
 void outbox_init(struct outbox *o);
