@@ -92,7 +92,7 @@ static void status(struct admin_req *r)
 	set_num(o, "sessions", g->env.live);
 	set_num(o, "http", http_connections(g));
 	set_num(o, "sends_open", g->route.n_open);
-	listen = listen_text(g);
+	listen = gateway_address(g);
 	json_object_set_new(o, "listen", json_string(listen));
 	free(listen);
 	set_num(j, "groups", ni.journal.groups);

@@ -116,7 +116,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 		gateway_close(g);
 		return rv;
 	}
-	listen = listen_text(g);
+	listen = gateway_address(g);
 	log_event(LOG_INFO, "listening", "gateway=%s tls=%s", listen,
 		  g->tls ? "yes" : "no");
 	free(listen);

@@ -50,8 +50,10 @@ void gateway_drain(struct gateway *g, void (*done)(void *arg), void *arg);
  * once more (UV_RUN_DEFAULT ends by itself) before the loop is closed. */
 void gateway_close(struct gateway *g);
 
-/* The first port listened on (conf port 0: the one that the system chose). */
+/* The port listened on (conf port 0: the one that the system chose), and
+ * gateway.listen with it ("127.0.0.1:8080"; allocated). */
 unsigned gateway_port(const struct gateway *g);
+char *gateway_address(const struct gateway *g);
 
 /* What the `drain` verb of the admin socket asks of the process: called once. */
 void gateway_on_drain(struct gateway *g, void (*cb)(void *arg), void *arg);

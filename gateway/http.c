@@ -36,6 +36,7 @@
 
 #define MHD_MEMORY (16u << 10)  /* per connection: head and reply head */
 #define MHD_IDLE_S 60
+#define LOOK_MS 1000
 
 struct http {
 	struct gateway *g;
@@ -43,7 +44,9 @@ struct http {
 	uv_poll_t poll;
 	struct list peers, reqs;
 	uint32_t n_peers;
-	uint64_t deadline_ms;
+	uint64_t deadline_ms;   /* the library's */
+	uint64_t later_ms;      /* earliest of all requests' */
+	uint64_t look_ms;       /* next look at the peers' deadlines */
 	bool run_again;
 };
 
@@ -53,6 +56,7 @@ struct peer {
 	struct http *h;
 	int fd;
 	uint64_t deadline_ms;
+	bool busy;              /* a request is open */
 };
 
 static struct peer *peer_of(struct MHD_Connection *mc)
@@ -92,7 +96,10 @@ static void *on_target(void *cls, const char *uri, struct MHD_Connection *mc)
 {
 	struct http *h = cls;
 	struct http_req *r = xcalloc(1, sizeof *r);
+	struct peer *p = peer_of(mc);
 
+	if (p)
+		p->busy = true;
 	r->magic = HTTP_REQ_MAGIC;
 	r->g = h->g;
 	r->mc = mc;
@@ -112,8 +119,10 @@ static void on_completed(void *cls, struct MHD_Connection *mc, void **con_cls,
 	struct peer *p = peer_of(mc);
 
 	(void)why;
-	if (p)
+	if (p) {
+		p->busy = false;
 		p->deadline_ms = clock_ms(h->g->clock) + GATEWAY_KEEPALIVE_MS;
+	}
 	if (!r)
 		return;
 	AN(r->magic == HTTP_REQ_MAGIC);
@@ -122,6 +131,7 @@ static void on_completed(void *cls, struct MHD_Connection *mc, void **con_cls,
 	list_remove(&r->link);
 	buf_release(&r->body);
 	buf_release(&r->reply);
+	buf_release(&r->keep);
 	free(r->target);
 	r->magic = 0;
 	free(r);
@@ -217,15 +227,34 @@ void http_reply(struct http_req *r, unsigned status, const char *type)
 	wake(r);
 }
 
+/* Names and titles are our own, details may quote what came in. */
+static void put_quoted(struct buf *b, const char *s)
+{
+	buf_u8(b, '"');
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c < 0x20 || c >= 0x7f)
+			buf_u8(b, '?');
+		else if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", c);
+		else
+			buf_u8(b, c);
+	}
+	buf_u8(b, '"');
+}
+
 void http_problem(struct http_req *r, unsigned status, const char *name,
 		  const char *title, const char *detail)
 {
-	/* All texts are our own: they need no escapes. */
 	buf_clear(&r->reply);
 	buf_printf(&r->reply, "{\"type\":\"/problems/%s\",\"title\":\"%s\","
 		   "\"status\":%u,", name, title, status);
-	if (detail)
-		buf_printf(&r->reply, "\"detail\":\"%s\",", detail);
+	if (detail) {
+		buf_puts(&r->reply, "\"detail\":");
+		put_quoted(&r->reply, detail);
+		buf_u8(&r->reply, ',');
+	}
 	buf_printf(&r->reply, "\"instance\":\"%s\"}", r->id);
 	http_reply(r, status, "application/problem+json");
 }
@@ -529,7 +558,7 @@ int http_open(struct gateway *g, struct err *e)
 	const union MHD_DaemonInfo *info;
 
 	h->g = g;
-	h->deadline_ms = UINT64_MAX;
+	h->deadline_ms = h->later_ms = UINT64_MAX;
 	list_init(&h->peers);
 	list_init(&h->reqs);
 	h->daemon = MHD_start_daemon(
@@ -581,18 +610,55 @@ uint32_t http_connections(const struct gateway *g)
 
 uint64_t http_deadline_ms(const struct gateway *g)
 {
-	return g->http->deadline_ms;
+	const struct http *h = g->http;
+
+	return h->later_ms < h->deadline_ms ? h->later_ms : h->deadline_ms;
+}
+
+void http_later(struct http_req *r, uint64_t ms, void (*later)(struct http_req *))
+{
+	struct http *h = r->g->http;
+
+	r->later = later;
+	r->later_ms = clock_ms(r->g->clock) + ms;
+	if (r->later_ms < h->later_ms)
+		h->later_ms = r->later_ms;
+}
+
+static void laters(struct http *h, uint64_t now_ms)
+{
+	h->later_ms = UINT64_MAX;
+	LIST_FOREACH(l, &h->reqs)
+	{
+		struct http_req *r = container_of(l, struct http_req, link);
+
+		if (!r->later_ms)
+			continue;
+		if (r->later_ms <= now_ms || h->g->draining) {
+			r->later_ms = 0;
+			r->later(r); /* answers only wake it: it stays */
+		}
+		if (r->later_ms && r->later_ms < h->later_ms)
+			h->later_ms = r->later_ms;
+	}
 }
 
 void http_tick(struct gateway *g, uint64_t now_ms)
 {
 	struct http *h = g->http;
 
-	LIST_FOREACH(l, &h->peers)
-	{
-		struct peer *p = container_of(l, struct peer, link);
+	if (h->later_ms <= now_ms || g->draining)
+		laters(h, now_ms);
+	/* Absolute deadlines to the second: cheap, and near enough. */
+	if (h->look_ms <= now_ms || g->draining) {
+		h->look_ms = now_ms + LOOK_MS;
+		LIST_FOREACH(l, &h->peers)
+		{
+			struct peer *p = container_of(l, struct peer, link);
 
-		if (p->deadline_ms <= now_ms) {
+			if (p->deadline_ms > now_ms &&
+			    (p->busy || !g->draining))
+				continue;
 			p->deadline_ms = UINT64_MAX;
 			shutdown(p->fd, SHUT_RDWR);
 		}

@@ -32,6 +32,7 @@ struct http_req {
 	char *target;            /* raw */
 	size_t target_len;
 	struct buf body, reply;
+	struct buf keep;         /* a handler's, for what it waits for */
 	unsigned status;         /* 0: not answered yet */
 	const char *type;        /* of the reply */
 	const char *allow;       /* 405 */
@@ -43,14 +44,18 @@ struct http_req {
 	uint64_t start_us;
 	/* What a handler waits for; cancelled with the request. */
 	struct route_call *call;
+	struct result ack;
 	uint64_t account, from;
 	uint32_t n_devices, limit;
 	bool back;
+	uint64_t until_ms;       /* long poll: answer by then */
+	uint64_t later_ms;       /* call `later` then; 0: not */
+	void (*later)(struct http_req *r);
 };
 
 /* r->reply is the content. */
 void http_reply(struct http_req *r, unsigned status, const char *type);
-/* problem+json; detail may be NULL */
+/* problem+json; detail may be NULL and say anything */
 void http_problem(struct http_req *r, unsigned status, const char *name,
 		  const char *title, const char *detail);
 /* The same for an outcome of a shard (status.tbl). */
@@ -64,6 +69,10 @@ const char *http_arg(struct http_req *r, const char *name);
 bool http_arg_u64(struct http_req *r, const char *name, uint64_t max,
 		  uint64_t *v, bool *bad);
 const char *http_field(struct http_req *r, const char *name);
+
+/* Have `later` called after `ms`, when the gateway drains at once. */
+void http_later(struct http_req *r, uint64_t ms,
+		void (*later)(struct http_req *r));
 
 /* ws_open.c: GET /v1/stream */
 void ws_open(struct http_req *r);

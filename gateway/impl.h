@@ -74,8 +74,6 @@ struct gateway {
 int listen_open(struct gateway *g, struct err *e);
 void listen_stop(struct gateway *g);
 void listen_tick(struct gateway *g, uint64_t now_ms);
-/* "127.0.0.1:8080" with the port that it has in fact; allocated. */
-char *listen_text(const struct gateway *g);
 
 /* http.c.  The socket is taken over, plain bytes flow over it. */
 int http_open(struct gateway *g, struct err *e);

@@ -131,7 +131,7 @@ int listen_open(struct gateway *g, struct err *e)
 	return 0;
 }
 
-char *listen_text(const struct gateway *g)
+char *gateway_address(const struct gateway *g)
 {
 	const char *text = g->conf->gateway.listen;
 	const char *colon = strrchr(text, ':');
