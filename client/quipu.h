@@ -119,10 +119,12 @@ struct client_draft {
 int client_send(struct client *c, const struct client_draft *d, uint64_t *seq,
 		struct err *e);
 /* Read a page of the inbox; moves nothing.  before = 0: from cursor + 1 on.
- * ERR_UNAVAILABLE unless CATCHUP or LIVE. */
+ * ERR_UNAVAILABLE unless CATCHUP or LIVE.  CLIENT_EV_PAGE answers (with `reason`
+ * when the gateway refused); a connection that is lost takes the answer along. */
 int client_fetch(struct client *c, uint64_t cursor, uint64_t before,
 		 uint32_t limit, struct err *e);
-/* A new token: used at the next hello, and at once on a live connection. */
+/* A new token: used at the next hello, and at once on a live connection; leaves
+ * STOPPED when its reason is "token". */
 void client_set_token(struct client *c, const char *token);
 /* Leave STOPPED (the user acted), or dial now instead of later (the system says
  * that the network is back). */

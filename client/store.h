@@ -75,7 +75,8 @@ struct client_store_ops {
 	/* The entry leaves the open set. */
 	int (*settle)(struct client_store *s, const struct client_settled *d,
 		      struct err *e);
-	/* A received record; moves the kept meta.cursor to record->n. */
+	/* A received record; moves the kept meta.cursor to record->n.  It and
+	 * settle() move the kept clock above the Lamport numbers they carry. */
 	int (*record)(struct client_store *s, const struct client_record *r,
 		      struct err *e);
 	int (*meta)(struct client_store *s, const struct client_meta *m,
