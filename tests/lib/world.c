@@ -1,0 +1,330 @@
+#include "tests/lib/world.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/hash.h"
+#include "tests/lib/kv_mem.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TURN_US 5 /* a node that has more to do comes back after so long */
+
+struct alarm_clock {
+	struct world_node *wn;
+	unsigned life;
+	uint64_t at_us;
+};
+
+void world_fail(struct world *w, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (w->failure[0])
+		return;
+	va_start(ap, fmt);
+	vsnprintf(w->failure, sizeof w->failure, fmt, ap);
+	va_end(ap);
+	sim_trace(&w->sim, "FAILED %s", w->failure);
+}
+
+static uint64_t mix(uint64_t seed, uint64_t a, uint64_t b)
+{
+	uint64_t v[3] = { seed, a, b };
+
+	return xxh3(v, sizeof v);
+}
+
+void world_init(struct world *w, const struct world_config *cfg)
+{
+	unsigned i;
+
+	memset(w, 0, sizeof *w);
+	AN(cfg->nodes >= 1 && cfg->nodes <= WORLD_NODES_MAX);
+	w->cfg = *cfg;
+	sim_init(&w->sim, cfg->seed);
+	list_init(&w->conns);
+	w->net = net_sim_new(&w->sim, cfg->nodes, &cfg->net);
+	w->cfg.node.n_members = cfg->nodes;
+	for (i = 1; i <= cfg->nodes; i++) {
+		struct world_node *wn = &w->nodes[i];
+
+		w->cfg.node.members[i - 1] = i;
+		wn->world = w;
+		wn->id = i;
+		list_init(&wn->conns);
+		wn->medium = disk_sim_new(&w->sim, (int)i,
+					  mix(cfg->seed, 'd', i), &cfg->disk);
+	}
+}
+
+/* ---- timers ---------------------------------------------------------------------- */
+
+static void node_arm(struct world_node *wn);
+
+static void on_alarm(void *arg)
+{
+	struct alarm_clock a = *(struct alarm_clock *)arg;
+	struct world_node *wn = a.wn;
+	uint64_t now = wn->world->sim.now_us;
+
+	free(arg);
+	if (!wn->node || wn->life != a.life)
+		return;
+	if (wn->armed_us == a.at_us)
+		wn->armed_us = UINT64_MAX;
+	if (node_deadline_us(wn->node) <= now)
+		node_tick(wn->node);
+	if (!wn->ended && route_deadline_us(&wn->route) <= now)
+		route_tick(&wn->route);
+	if (!wn->ended)
+		conns_tick(wn);
+}
+
+static void node_arm(struct world_node *wn)
+{
+	struct sim *s = &wn->world->sim;
+	uint64_t at = node_deadline_us(wn->node), x;
+	struct alarm_clock *a;
+
+	x = route_deadline_us(&wn->route);
+	if (x < at)
+		at = x;
+	x = conns_deadline_us(wn);
+	if (x < at)
+		at = x;
+	if (at == UINT64_MAX)
+		return;
+	if (at < s->now_us + TURN_US)
+		at = s->now_us + TURN_US;
+	if (wn->armed_us <= at)
+		return;
+	wn->armed_us = at;
+	a = xmalloc(sizeof *a);
+	*a = (struct alarm_clock){ wn, wn->life, at };
+	sim_after(s, (int)wn->id, at - s->now_us, on_alarm, a);
+}
+
+/* ---- life of a node ------------------------------------------------------------------ */
+
+static void on_fatal(void *arg, const struct err *e)
+{
+	struct world_node *wn = arg;
+
+	wn->ended = true;
+	if (!wn->frozen && !wn->expect_end)
+		world_fail(wn->world, "node %u ended: %s", wn->id, e->msg);
+}
+
+/* Nothing leaves the node from here on. */
+static void on_frozen(void *arg)
+{
+	struct world_node *wn = arg;
+
+	wn->frozen = true;
+	sim_trace(&wn->world->sim, "node %u: power goes inside a turn", wn->id);
+	net_sim_stop(wn->world->net, wn->id, true);
+}
+
+static void on_stopped(void *arg)
+{
+	struct world_node *wn = arg;
+
+	wn->stopped = true;
+}
+
+static enum token_verdict verify(void *arg, const char *token, size_t len,
+				 uint64_t now_s, struct token_claims *claims,
+				 const char **why)
+{
+	char copy[64];
+	uint64_t account;
+	unsigned device, epoch;
+
+	(void)arg;
+	if (len >= sizeof copy) {
+		*why = "too long";
+		return TOKEN_INVALID;
+	}
+	memcpy(copy, token, len);
+	copy[len] = 0;
+	if (sscanf(copy, "sim/%" SCNx64 "/%u/%u", &account, &device, &epoch) !=
+	    3) {
+		*why = "not of the simulator";
+		return TOKEN_INVALID;
+	}
+	*claims = (struct token_claims){ account, device, epoch, now_s,
+					 now_s + 86400 };
+	return TOKEN_OK;
+}
+
+void world_token(char out[64], uint64_t account, uint32_t device,
+		 uint32_t epoch)
+{
+	snprintf(out, 64, "sim/%" PRIx64 "/%u/%u", account, device, epoch);
+}
+
+bool world_up(const struct world *w, unsigned node)
+{
+	return w->nodes[node].node;
+}
+
+bool world_start(struct world *w, unsigned node)
+{
+	struct world_node *wn = &w->nodes[node];
+	struct node_config cfg = w->cfg.node;
+	struct node_env env = { 0 };
+	struct err e = { 0 };
+	int rv;
+
+	AN(!wn->node);
+	wn->life++;
+	wn->frozen = wn->ended = wn->expect_end = false;
+	wn->stopping = wn->stopped = false;
+	wn->armed_us = UINT64_MAX;
+	rand_seeded(&wn->rand, mix(w->cfg.seed, node, wn->life));
+	wn->disk = disk_sim_start(wn->medium);
+	cfg.id = node;
+	cfg.journal.node_id = node;
+	env.disk = wn->disk;
+	env.kv = &kv_mem;
+	env.net = w->cfg.nodes > 1 ? net_sim_start(w->net, node) : NULL;
+	env.clock = &w->sim.clock;
+	env.rand = &wn->rand;
+	env.fatal = on_fatal;
+	env.fatal_arg = wn;
+	w->starts++;
+	sim_trace(&w->sim, "start %u", node);
+	rv = node_open(&wn->node, &cfg, &env, &e);
+	if (rv || wn->frozen || wn->ended) {
+		if (!wn->frozen && !wn->expect_end)
+			world_fail(w, "node %u does not start: %s", node, e.msg);
+		if (rv)
+			wn->node = NULL;
+		world_crash(w, node, WORLD_POWER);
+		return false;
+	}
+	route_init(&wn->route, wn->node, &w->sim.clock, &wn->rand);
+	wn->env = (struct session_env){
+		.node = wn->node,
+		.route = &wn->route,
+		.clock = &w->sim.clock,
+		.rand = &wn->rand,
+		.verify = verify,
+		.hello_ms = 5000,
+		.heartbeat_s = w->cfg.heartbeat_s,
+		.window_max = w->cfg.window_max,
+		.history_epoch = 1,
+	};
+	node_arm(wn);
+	return true;
+}
+
+void world_crash(struct world *w, unsigned node, enum world_crash how)
+{
+	struct world_node *wn = &w->nodes[node];
+	bool reset = how == WORLD_KILL || rand_below(&w->sim.rand, 2);
+
+	sim_trace(&w->sim, "crash %u %s", node,
+		  how == WORLD_POWER ? "power" : "kill");
+	if (how == WORLD_POWER || wn->frozen) {
+		disk_sim_crash(wn->medium);
+		w->crashes++;
+	} else {
+		disk_sim_kill(wn->medium);
+		w->kills++;
+	}
+	if (w->cfg.nodes > 1)
+		net_sim_stop(w->net, node, reset);
+	if (wn->node) {
+		conns_node_down(wn, reset);
+		if (wn->env.node) {
+			route_release(&wn->route);
+			buf_release(&wn->env.scratch);
+			wn->env.node = NULL;
+		}
+		node_close(wn->node);
+		wn->node = NULL;
+	}
+	wn->life++;
+	if (w->down)
+		w->down(w->arg, node);
+}
+
+void world_stop(struct world *w, unsigned node)
+{
+	struct world_node *wn = &w->nodes[node];
+
+	if (!wn->node || wn->stopping)
+		return;
+	sim_trace(&w->sim, "stop %u", node);
+	wn->stopping = true;
+	node_stop(wn->node, on_stopped, wn);
+	node_arm(wn);
+}
+
+void world_crash_at(struct world *w, unsigned node, uint64_t n)
+{
+	disk_sim_crash_at(w->nodes[node].medium, n, on_frozen,
+			  &w->nodes[node]);
+}
+
+void world_fail_disk_at(struct world *w, unsigned node, uint64_t n)
+{
+	w->nodes[node].expect_end = true;
+	disk_sim_fail_at(w->nodes[node].medium, n, ERR_IO);
+}
+
+static void node_settle(struct world_node *wn)
+{
+	struct world *w = wn->world;
+
+	if (!wn->node)
+		return;
+	while (!wn->ended && !wn->frozen) {
+		node_turn(wn->node);
+		if (!conns_sweep(wn))
+			break;
+	}
+	if (wn->frozen) {
+		world_crash(w, wn->id, WORLD_POWER);
+	} else if (wn->ended) {
+		w->disk_deaths++;
+		world_crash(w, wn->id, WORLD_KILL);
+	} else if (wn->stopped) {
+		world_crash(w, wn->id, WORLD_KILL);
+	} else {
+		node_arm(wn);
+	}
+}
+
+bool world_step(struct world *w)
+{
+	int owner;
+
+	if (!sim_step(&w->sim, &owner))
+		return false;
+	if (owner > 0)
+		node_settle(&w->nodes[owner]);
+	return true;
+}
+
+void world_release(struct world *w)
+{
+	unsigned i;
+
+	w->down = NULL;
+	for (i = 1; i <= w->cfg.nodes; i++)
+		if (w->nodes[i].node)
+			world_crash(w, i, WORLD_KILL);
+	conns_release(w);
+	/* What is still under way frees itself when its time comes. */
+	while (world_step(w))
+		;
+	for (i = 1; i <= w->cfg.nodes; i++)
+		disk_sim_free(w->nodes[i].medium);
+	net_sim_free(w->net);
+	sim_release(&w->sim);
+}
