@@ -58,6 +58,7 @@ const char *log_quote(const char *s)
 {
 	static __thread char ring[4][256];
 	static __thread unsigned at;
+	static const char hex[] = "0123456789abcdef";
 	char *out = ring[at++ & 3], *q = out;
 
 	*q++ = '"';
@@ -68,7 +69,10 @@ const char *log_quote(const char *s)
 			*q++ = '\\';
 			*q++ = (char)c;
 		} else if (c < 0x20 || c == 0x7f) {
-			q += sprintf(q, "\\x%02x", c);
+			*q++ = '\\';
+			*q++ = 'x';
+			*q++ = hex[c >> 4];
+			*q++ = hex[c & 15];
 		} else {
 			*q++ = (char)c;
 		}

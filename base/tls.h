@@ -51,8 +51,9 @@ void tls_free(struct tls *t); /* NULL is fine */
 /* Clients begin: the first bytes to send. */
 int tls_start(struct tls *t, struct buf *out, struct err *e);
 /* Take n bytes from the peer: plain bytes are appended to `plain` (at most n and
- * what an unfinished record held, TLS_RECORD_MAX), answers to `out`.  0; ERR_CLOSED after the peer's close_notify; ERR_TLS with
- * the reason.  After an error the connection is of no more use. */
+ * what an unfinished record held, TLS_RECORD_MAX), answers to `out`.  0;
+ * ERR_CLOSED after the peer's close_notify; ERR_TLS with the reason.  After an
+ * error the connection is of no more use. */
 int tls_feed(struct tls *t, const void *p, size_t n, struct buf *plain,
 	     struct buf *out, struct err *e);
 /* The handshake is over; writing is allowed. */

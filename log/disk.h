@@ -87,7 +87,6 @@ struct disk {
 	char *root; /* absolute folder of the real twin; NULL in the simulator */
 };
 
-
 /* The real twin: root is created if absent.  Threads start on demand; callbacks
  * come through uv_async on `loop` (a uv_loop_t *, passed as void * so that this
  * header stays free of uv.h). */
