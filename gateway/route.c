@@ -123,6 +123,17 @@ static void begin(struct route *r, struct route_call *c)
 	submit(r, c);
 }
 
+int route_keep(struct route *r, struct route_call *c, const void *p, size_t n)
+{
+	if (r->bytes + n > ROUTE_BYTES_MAX) {
+		r->full++;
+		return ERR_FULL;
+	}
+	buf_put(&c->body, p, n);
+	r->bytes += n;
+	return 0;
+}
+
 int route_propose(struct route *r, struct route_call *c)
 {
 	struct cmd_send *s = &c->cmd.send;
@@ -131,13 +142,9 @@ int route_propose(struct route *r, struct route_call *c)
 	c->is_query = false;
 	if (c->cmd.type == CMD_SEND && s->body_len &&
 	    s->body != c->body.data) {
-		if (r->bytes + s->body_len > ROUTE_BYTES_MAX) {
-			r->full++;
-			return ERR_FULL;
-		}
 		AN(c->body.len == 0);
-		buf_put(&c->body, s->body, s->body_len);
-		r->bytes += s->body_len;
+		if (route_keep(r, c, s->body, s->body_len))
+			return ERR_FULL;
 		s->body = c->body.data;
 	}
 	begin(r, c);

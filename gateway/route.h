@@ -40,7 +40,7 @@ struct route_call {
 	uint64_t id;               /* whose shard: account */
 	struct cmd cmd;
 	struct query query;
-	struct buf body;           /* own copy of cmd.send.body */
+	struct buf body;           /* own copy of cmd.send's bytes */
 	struct route *route;
 	route_cb *cb;
 	void *arg;
@@ -67,6 +67,10 @@ void route_release(struct route *r);
 
 struct route_call *route_get(struct route *r);
 void route_put(struct route *r, struct route_call *c);
+/* Append to the call's own bytes, for what c->cmd.send borrows: first the body, then
+ * its headers; point at them in c->body when all are in.  ERR_FULL:
+ * ROUTE_BYTES_MAX. */
+int route_keep(struct route *r, struct route_call *c, const void *p, size_t n);
 /* First try now; the callback never runs inside.  c->cmd.send.body is copied
  * unless it already is the call's own.  ERR_FULL: ROUTE_BYTES_MAX; no callback
  * then, and the call is still the caller's. */
