@@ -461,7 +461,9 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mc,
 			p->deadline_ms = clock_ms(h->g->clock) +
 					 GATEWAY_BODY_MS;
 		on_head(r, url, method, version);
-		return r->status ? queue_reply(r) : MHD_YES;
+		/* An answer given here ends the connection: only where that is
+		 * meant. */
+		return r->status && r->close ? queue_reply(r) : MHD_YES;
 	}
 	if (*size) {
 		/* Content-Length was checked; the library keeps to it. */
