@@ -63,20 +63,22 @@ void node_call_result(struct node *n, struct node_call *c,
 
 static bool calls_done(struct node *n)
 {
+	struct node_call *c;
+	unsigned left = 0;
 	bool did = false;
 
-	/* A callback may queue more; they wait for the next round. */
-	struct node_call *c = n->done_head;
-
-	n->done_head = NULL;
-	n->done_tail = &n->done_head;
-	while (c) {
-		struct node_call *next = call_priv(c)->next;
-
+	/* A callback may queue more, which wait for the next round, and it may
+	 * cancel others: so each is taken off the list before it is called. */
+	for (c = n->done_head; c; c = call_priv(c)->next)
+		left++;
+	while (left-- && n->done_head) {
+		c = n->done_head;
+		n->done_head = call_priv(c)->next;
+		if (!n->done_head)
+			n->done_tail = &n->done_head;
 		did = true;
 		n->calls--;
 		c->cb(c, call_priv(c)->status, NULL);
-		c = next;
 	}
 	return did;
 }
@@ -85,6 +87,7 @@ static struct shard *call_shard(struct node *n, uint32_t shard,
 				struct node_call *c)
 {
 	memset(c->priv, 0, sizeof c->priv);
+	n->woken = true;
 	n->calls++;
 	AN(shard < n->n_shards);
 	if (n->calls > NODE_CALLS_MAX) {
@@ -201,6 +204,7 @@ void node_subscribe(struct node *n, uint32_t shard, struct node_sub *s)
 	struct sub_priv *sp = sub_priv(s);
 
 	memset(s->priv, 0, sizeof s->priv);
+	n->woken = true;
 	list_init(&sp->link);
 	AN(shard < n->n_shards);
 	if (n->subs++ >= NODE_SUBS_MAX)
@@ -212,17 +216,20 @@ void node_subscribe(struct node *n, uint32_t shard, struct node_sub *s)
 void node_sub_credit(struct node *n, struct node_sub *s, uint64_t acked,
 		     uint32_t window)
 {
+	n->woken = true;
 	rpc_sub_state(n, s, acked, window, -1);
 }
 
 void node_sub_pause(struct node *n, struct node_sub *s, bool paused)
 {
+	n->woken = true;
 	rpc_sub_state(n, s, 0, s->window, paused);
 }
 
 void node_unsubscribe(struct node *n, struct node_sub *s)
 {
 	n->subs--;
+	n->woken = true;
 	rpc_unsubscribe(n, s);
 	list_remove(&sub_priv(s)->link);
 }
@@ -360,7 +367,7 @@ void node_turn(struct node *n)
 	uint32_t i;
 
 	for (round = 0; did && round < TURN_ROUNDS_MAX && !n->dead; round++) {
-		did = false;
+		did = n->woken = false;
 		for (i = 0; i < n->n_shards && !n->dead; i++)
 			did |= shard_turn(&n->shards[i]);
 		if (n->dead)
@@ -379,7 +386,7 @@ static bool work_waits(const struct node *n)
 {
 	uint32_t i;
 
-	if (n->done_head || !list_empty(&n->ended))
+	if (n->woken || n->done_head || !list_empty(&n->ended))
 		return true;
 	for (i = 0; i < n->n_shards; i++)
 		if (!n->shards[i].faulty &&

@@ -47,6 +47,7 @@ struct node {
 	uint64_t handover_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
 	bool stopping, dead;
+	bool woken;         /* something was asked for since the last turn */
 	void (*stop_done)(void *arg);
 	void *stop_arg;
 	uint64_t stop_deadline_ms;

@@ -254,6 +254,7 @@ static void on_read(struct group_read *r, int status, uint64_t index)
 		status = ERR_UNAVAILABLE;
 	}
 	waiter_answer(n, &w->waiter, status, status ? NULL : &res);
+	buf_clear(&n->page); /* the next to use it begins with an empty one */
 	free(w);
 }
 
@@ -458,7 +459,8 @@ static bool followers_serve(struct shard *s)
 	while ((it = list_pop(&round))) {
 		struct follower *f = container_of(it, struct follower, link);
 
-		if (follower_serve(s, f))
+		/* It may have been woken inside its own callbacks. */
+		if (follower_serve(s, f) && list_empty(&f->link))
 			list_append(&s->ready, &f->link);
 	}
 	return true;
