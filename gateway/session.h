@@ -75,21 +75,28 @@ struct session {
 	void *arg;
 	struct node_sub sub;
 	struct list sends;       /* open ones, oldest first */
-	struct route_call *cursor_call, *info_call;
 	struct list pages;
-	uint64_t account, hello_id;
+	struct route_call *cursor_call, *info_call;
+	uint64_t account, hello_id, hello_cursor;
 	uint64_t next_n;         /* next number to deliver */
-	uint64_t acked, proposed; /* recv, and what of it the shard was told */
+	uint64_t base;           /* sub: what it takes as received at its start */
+	uint64_t acked;          /* of recv; the sub and the shard were told */
+	uint64_t credited, proposed;
 	uint64_t welcome_n, end; /* inbox end at welcome; highest number known */
-	uint64_t token_s;        /* expiry, wall seconds */
-	uint64_t heard_ms, state_ms, cursor_ms, info_ms, stall_ms, resub_ms;
-	uint64_t armed_ms;
-	uint64_t hello_cursor;
-	uint32_t device, epoch, n_devices, hello_epoch;
-	uint32_t window, send_bytes;
+	uint64_t heard_ms;
+	uint64_t state_ms;       /* OPEN, DRAINING: over by then */
+	uint64_t token_ms;       /* expiry and grace */
+	/* 0: not running */
+	uint64_t cursor_ms, stall_ms, resub_ms;
+	uint64_t info_ms;        /* when n_devices was right */
+	uint32_t device, epoch;  /* epoch: the device's, of its token */
+	uint32_t n_devices, hello_epoch, window, send_bytes;
 	uint16_t drain_code;
 	uint8_t state, format, n_sends, n_pages, sub_tries;
-	bool subscribed, has_cursor, has_epoch, welcomed, paused;
+	bool said_hello, has_cursor, has_epoch;
+	bool subscribed, started; /* started: start() came */
+	bool barren;             /* its cursor was refused: no records for it */
+	bool paused;
 };
 
 /* `format` is the negotiated subprotocol's. */
@@ -105,7 +112,8 @@ void session_release(struct session *s);
 void session_message(struct session *s, const uint8_t *p, size_t n);
 /* The transport met a protocol error (framing, UTF-8, size): close with `code`. */
 void session_abort(struct session *s, unsigned code, const char *reason);
-/* The transport holds too many unsent bytes, or no longer does. */
+/* The transport holds too many unsent bytes, or no longer does.  Paused again while
+ * it is: some bytes did leave, so it is not stalled. */
 void session_pause(struct session *s, bool paused);
 /* Any sign of life below messages (protocol ping or pong). */
 void session_heard(struct session *s);
