@@ -40,20 +40,25 @@ void sync_cancel_all(struct session *s)
 	}
 }
 
+/* Bytes of an item that are not body or key, in CBOR. */
+#define ITEM_MAX 160
+
 /* How many of the records fit into one frame. */
-static uint32_t count_fitting(const struct result *res)
+static uint32_t count_fitting(const struct session *s, const struct result *res)
 {
 	struct cursor in = cursor_of(res->records, res->records_len);
-	size_t bytes = 0;
+	size_t bytes = 0, keys;
 	struct record r;
 	uint32_t n;
 
 	for (n = 0; n < res->n_records; n++) {
 		if (record_get_wire(&r, &in))
 			break;
-		bytes += wire_deliver_max(r.payload_len,
-					  r.headers_len ? WIRE_KEY_BYTES_MAX :
-							  0);
+		keys = r.headers_len ? WIRE_KEY_BYTES_MAX : 0;
+		if (s->format == WIRE_CBOR)
+			bytes += ITEM_MAX + r.payload_len + keys;
+		else
+			bytes += wire_deliver_max(r.payload_len, keys);
 		if (n && bytes > SESSION_PAGE_BYTES)
 			break;
 	}
@@ -65,7 +70,7 @@ static void put_page(struct session *s, const struct route_call *c, uint64_t id,
 {
 	struct cursor in = cursor_of(res->records, res->records_len);
 	uint64_t wall_ms = clock_wall_ms(s->env->clock), next = res->next;
-	uint32_t n = count_fitting(res), i;
+	uint32_t n = count_fitting(s, res), i;
 	struct buf *items = &s->env->scratch, keys = BUF_INIT;
 	bool complete = res->complete && n == res->n_records;
 	struct wire w;
