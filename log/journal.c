@@ -212,6 +212,7 @@ static void grow_done(struct disk_work *w)
 		return;
 	}
 	files_add(j, j->grown);
+	j->grown = NULL;
 	if (!j->writing && j->q_head)
 		group_start(j);
 }
@@ -778,6 +779,8 @@ void journal_close(struct journal *j)
 			entry_unref(jreq_priv(r)->entries[k]);
 		free(jreq_priv(r)->entries);
 	}
+	if (j->grown)
+		j->disk->ops->close(j->grown);
 	for (i = 0; i < j->n_files; i++) {
 		if (j->files[i].file)
 			j->disk->ops->close(j->files[i].file);

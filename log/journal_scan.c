@@ -9,7 +9,7 @@
  *     FAULTY unless all it held lies below their marks.
  *  3. records of the valid groups are replayed in order.
  *
- * Nothing is written here. */
+ * Nothing is written here, but the end of the log is synced. */
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
@@ -25,16 +25,17 @@ struct found {
 	uint32_t file, length;
 	bool bad;              /* header and rows are good, a record is not */
 	bool unknown;          /* not even the header */
+	bool weak;             /* good, but the file's header is not */
 };
 
 struct scan {
 	struct journal *j;
 	struct found *found;
 	size_t n, cap;
-	uint64_t *header_use;  /* by file */
-	uint32_t bad_headers;
+	uint32_t bad_headers;  /* of files that hold groups */
+	/* The newest file header's last indexes, moved by what follows it. */
+	uint64_t newest_use, ends[JOURNAL_SHARDS_MAX];
 	struct err *e;
-	int rv;
 };
 
 static void found_add(struct scan *sc, struct found f)
@@ -151,6 +152,7 @@ static int scan_file(struct scan *sc, uint32_t i)
 	struct journal *j = sc->j;
 	struct jfile *f = &j->files[i];
 	struct jf_header h = { 0 };
+	size_t before = sc->n;
 	uint64_t size;
 	uint8_t *p;
 	int rv = file_read(f, &p, &size, j->disk, sc->e);
@@ -177,17 +179,28 @@ static int scan_file(struct scan *sc, uint32_t i)
 				       f->number, h.node_id);
 		}
 		header_shards(j, p, h.n_shards);
-	} else if (rv == ERR_CHECKSUM) {
-		log_event(LOG_WARN, "journal_header_bad", "file=%08u",
-			  f->number);
-		sc->bad_headers++;
 	}
-	f->use = h.use;
 	scan_groups(sc, i, p, size, h.use);
-	if (!f->use && sc->n && sc->found[sc->n - 1].file == i)
-		f->use = sc->found[sc->n - 1].use;
 	free(p);
+	/* A use counts from its first group on, which is written together with
+	 * the header. */
+	f->use = sc->n > before ? sc->found[sc->n - 1].use : 0;
+	if (h.use >= j->next_use)
+		j->next_use = h.use + 1;
+	if (f->use >= j->next_use)
+		j->next_use = f->use + 1;
+	if (!rv || !f->use)
+		return 0;
+	log_event(LOG_WARN, "journal_header_bad", "file=%08u", f->number);
+	sc->bad_headers += sc->n > before + 1;
+	for (; before < sc->n; before++)
+		sc->found[before].weak = true;
 	return 0;
+}
+
+static int rank(const struct found *f)
+{
+	return f->unknown ? 3 : f->bad ? 2 : f->weak;
 }
 
 static int by_group(const void *a, const void *b)
@@ -196,7 +209,7 @@ static int by_group(const void *a, const void *b)
 
 	if (x->group != y->group)
 		return x->group < y->group ? -1 : 1;
-	return x->unknown - y->unknown;
+	return rank(x) - rank(y);
 }
 
 /* ---- damage --------------------------------------------------------------------- */
@@ -247,16 +260,20 @@ static void faulty_rows(struct journal *j, const uint8_t *p,
 
 /* ---- replay ---------------------------------------------------------------------- */
 
-static void replay_record(struct journal *j, const struct jr *r, uint32_t file,
+static void replay_record(struct scan *sc, const struct jr *r, uint32_t file,
 			  uint64_t off)
 {
+	struct journal *j = sc->j;
 	struct jindex *x = &j->shards[r->shard];
+	bool newest = r->use == sc->newest_use;
 	struct jplace at = { r->term, off, file, r->len };
 
 	x->s.present = true;
 	switch (r->type) {
 	case JR_ENTRY:
 		jindex_append(x, r->index, &at);
+		if (newest)
+			sc->ends[r->shard] = r->index;
 		if (r->index > j->files[file].last[r->shard])
 			j->files[file].last[r->shard] = r->index;
 		break;
@@ -268,6 +285,8 @@ static void replay_record(struct journal *j, const struct jr *r, uint32_t file,
 		break;
 	case JR_TRUNCATE:
 		jindex_truncate(x, r->index);
+		if (newest && sc->ends[r->shard] >= r->index)
+			sc->ends[r->shard] = r->index - 1;
 		break;
 	case JR_MARK:
 		if (r->index >= x->s.mark_index) {
@@ -325,12 +344,62 @@ static int replay(struct scan *sc, size_t n, bool marks)
 			if (jr_get(&r, b.data + at, g.length - at))
 				break;
 			if (!marks || r.type == JR_MARK)
-				replay_record(j, &r, f->file, f->off + at);
+				replay_record(sc, &r, f->file, f->off + at);
 			at += r.total;
 		}
 	}
 	buf_release(&b);
 	return rv;
+}
+
+/* The remains of torn groups whose numbers were given again: after a crash the
+ * next group may go to another file, so that they stay. */
+static void drop_torn_before(struct scan *sc)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < sc->n; i++)
+		if (!n || sc->found[i].group != sc->found[n - 1].group)
+			sc->found[n++] = sc->found[i];
+	sc->n = n;
+}
+
+static bool good(const struct found *f)
+{
+	return !f->bad && !f->unknown;
+}
+
+/* Where the log ends.  The first write of a use is header and group in one: if
+ * the log ends with such a group whose header is torn, nothing was promised of
+ * either. */
+static size_t find_end(struct scan *sc)
+{
+	size_t i, end = 0, of_file = 0;
+	uint32_t file;
+
+	for (i = 0; i < sc->n; i++)
+		if (good(&sc->found[i]))
+			end = i + 1;
+	if (!end || !sc->found[end - 1].weak)
+		return end;
+	file = sc->found[end - 1].file;
+	for (i = 0; i < end; i++)
+		of_file += sc->found[i].file == file;
+	return of_file == 1 ? end - 1 : end;
+}
+
+/* Files of which only a torn tail is left are free. */
+static void free_torn(struct scan *sc, size_t end)
+{
+	size_t i, k;
+
+	for (i = end; i < sc->n; i++) {
+		for (k = 0; k < end; k++)
+			if (sc->found[k].file == sc->found[i].file)
+				break;
+		if (k == end)
+			sc->j->files[sc->found[i].file].use = 0;
+	}
 }
 
 static int judge(struct scan *sc)
@@ -341,10 +410,10 @@ static int judge(struct scan *sc)
 
 	if (sc->n)
 		qsort(sc->found, sc->n, sizeof *sc->found, by_group);
-	for (i = 0; i < sc->n; i++)
-		if (!sc->found[i].bad && !sc->found[i].unknown)
-			end = i + 1;
+	drop_torn_before(sc);
+	end = find_end(sc);
 	if (end < sc->n) {
+		free_torn(sc, end);
 		j->stats.torn_tails++;
 		log_event(LOG_WARN, "journal_torn_tail",
 			  "group=%" PRIu64 " file=%08u offset=%" PRIu64,
@@ -375,12 +444,15 @@ static int judge(struct scan *sc)
 		j->next_group = f->group + 1;
 		j->cur = f->file;
 		j->cur_off = f->off + jf_round(f->length);
+		/* A process may have ended between write and sync: what it left
+		 * in the page cache is believed now, so it must be durable. */
+		rv = j->disk->ops->fdatasync(j->files[j->cur].file, sc->e);
 	}
-	return 0;
+	return rv;
 }
 
-/* The last index that headers know must be there or below the mark. */
-static void check_ends(struct scan *sc, const uint64_t *last)
+/* What the newest header says was there, must be there or below the mark. */
+static void check_ends(struct scan *sc)
 {
 	struct journal *j = sc->j;
 	uint32_t i;
@@ -388,7 +460,8 @@ static void check_ends(struct scan *sc, const uint64_t *last)
 	for (i = 0; i < JOURNAL_SHARDS_MAX; i++) {
 		struct journal_shard *s = &j->shards[i].s;
 
-		if (last[i] > s->last_index && last[i] > s->mark_index)
+		if (sc->ends[i] > s->last_index &&
+		    sc->ends[i] > s->mark_index)
 			faulty(j, i, 0, "entries end below a file header's "
 					"last index",
 			       0);
@@ -429,8 +502,9 @@ static void on_name(void *arg, const char *name, bool is_dir)
 
 /* Last indexes of the newest header only: older ones may name what a later
  * truncation took away. */
-static int newest_ends(struct journal *j, uint64_t *last, struct err *e)
+static int newest_ends(struct scan *sc)
 {
+	struct journal *j = sc->j;
 	uint32_t i, best = UINT32_MAX;
 	struct jf_header h;
 	uint8_t *p;
@@ -443,14 +517,16 @@ static int newest_ends(struct journal *j, uint64_t *last, struct err *e)
 			best = i;
 	if (best == UINT32_MAX)
 		return 0;
+	sc->newest_use = j->files[best].use;
 	p = xmalloc(JF_HEADER);
-	rv = j->disk->ops->pread(j->files[best].file, p, JF_HEADER, 0, &got, e);
+	rv = j->disk->ops->pread(j->files[best].file, p, JF_HEADER, 0, &got,
+				 sc->e);
 	if (!rv && got == JF_HEADER && !jf_get_header(&h, p))
 		for (i = 0; i < h.n_shards; i++) {
 			const uint8_t *q = p + JF_SHARDS_AT + i * JF_SHARD;
 
 			if (get_u32(q) < JOURNAL_SHARDS_MAX)
-				last[get_u32(q)] = get_u64(q + 24);
+				sc->ends[get_u32(q)] = get_u64(q + 24);
 		}
 	free(p);
 	return rv;
@@ -458,14 +534,11 @@ static int newest_ends(struct journal *j, uint64_t *last, struct err *e)
 
 int journal_scan(struct journal *j, struct err *e)
 {
-	static const uint64_t zeros[JOURNAL_SHARDS_MAX];
-	uint64_t last[JOURNAL_SHARDS_MAX], at_header[JOURNAL_SHARDS_MAX];
 	struct listing l = { j, e, 0 };
 	struct scan sc = { .j = j, .e = e };
 	uint32_t i;
 	int rv;
 
-	memcpy(last, zeros, sizeof last);
 	j->next_use = 1;
 	rv = j->disk->ops->list(j->disk, JOURNAL_DIR, on_name, &l, e);
 	if (rv || l.rv)
@@ -480,20 +553,11 @@ int journal_scan(struct journal *j, struct err *e)
 			     "all %u journal file headers are damaged",
 			     sc.bad_headers);
 	if (!rv)
-		rv = newest_ends(j, last, e);
+		rv = newest_ends(&sc);
 	if (!rv)
 		rv = judge(&sc);
-	/* A header's last index may have been truncated by a record after it:
-	 * only a shard whose replay saw nothing newer is compared. */
-	if (!rv) {
-		memcpy(at_header, last, sizeof last);
-		for (i = 0; i < JOURNAL_SHARDS_MAX; i++)
-			if (j->shards[i].s.last_index &&
-			    j->shards[i].s.first_index >
-				    j->shards[i].s.last_index)
-				at_header[i] = 0;
-		check_ends(&sc, at_header);
-	}
+	if (!rv)
+		check_ends(&sc);
 	free(sc.found);
 	return rv;
 }

@@ -1,0 +1,499 @@
+/* The journal over the simulator's disk: what was called back survives every crash,
+ * a torn tail is cut, rot is named and never cut, files go round. */
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "log/journal.h"
+#include "log/journal_format.h"
+#include "tests/lib/disk_sim.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SHARDS 5
+#define MAX_INDEX 4000
+
+/* What the test knows of a shard. */
+struct shard_model {
+	uint64_t term_of[MAX_INDEX + 1], tag_of[MAX_INDEX + 1];
+	uint64_t last, durable_last; /* submitted; called back */
+	uint64_t term, vote, durable_term, durable_vote;
+	uint64_t mark, durable_mark;
+	bool truncating;       /* a truncation is in flight */
+};
+
+struct world {
+	struct sim sim;
+	struct disk_sim *ds;
+	struct disk *disk;
+	struct journal *j;
+	struct journal_config cfg;
+	struct shard_model shard[SHARDS];
+	struct rand rand;
+	struct req *live[16];  /* in flight */
+	unsigned in_flight;
+	bool dead;
+	uint64_t acked;
+};
+
+struct req {
+	struct journal_req r;  /* first */
+	struct world *w;
+	uint64_t last, term, vote, mark;
+};
+
+static void on_fatal(void *arg, const struct err *e)
+{
+	struct world *w = arg;
+
+	(void)e;
+	w->dead = true;
+}
+
+static void on_crash(void *arg)
+{
+	((struct world *)arg)->dead = true;
+}
+
+static int reopen(struct world *w, struct err *e)
+{
+	w->disk = disk_sim_start(w->ds);
+	return journal_open(&w->j, w->disk, &w->sim.clock, &w->cfg, on_fatal, w,
+			    e);
+}
+
+static void world_init(struct world *w, uint64_t seed)
+{
+	struct err e = { 0 };
+	int rv;
+
+	memset(w, 0, sizeof *w);
+	sim_init(&w->sim, seed);
+	rand_seeded(&w->rand, seed * 77 + 1);
+	w->ds = disk_sim_new(&w->sim, 0, seed, &disk_sim_fast);
+	w->cfg = (struct journal_config){ .node_id = 3,
+					  .file_size = 256u << 10,
+					  .max_bytes = 2u << 20,
+					  .queue_bytes = 1u << 20 };
+	memset(w->cfg.cluster_id, 5, 16);
+	rv = reopen(w, &e);
+	if (rv)
+		print_message("%s\n", e.msg);
+	assert_int_equal(rv, 0);
+}
+
+static void go(struct world *w, struct req *q)
+{
+	assert_true(w->in_flight < 16);
+	w->live[w->in_flight++] = q;
+}
+
+/* The process is gone, and with it what it waited for. */
+static void forget_live(struct world *w)
+{
+	while (w->in_flight)
+		free(w->live[--w->in_flight]);
+}
+
+static void world_free(struct world *w)
+{
+	disk_sim_crash(w->ds);
+	if (w->j)
+		journal_close(w->j);
+	while (sim_step(&w->sim, &(int){ 0 }))
+		;
+	forget_live(w);
+	disk_sim_free(w->ds);
+	sim_release(&w->sim);
+}
+
+static void payload_of(uint8_t *p, uint32_t len, uint64_t tag)
+{
+	uint32_t i;
+
+	p[0] = 1;
+	put_u64(p + 1, tag);
+	for (i = 9; i < len; i++)
+		p[i] = (uint8_t)(tag * 31 + i);
+}
+
+static uint32_t len_of(uint64_t tag)
+{
+	return 9 + (uint32_t)(tag * 2654435761u % 1500);
+}
+
+static void on_done(struct journal_req *r)
+{
+	struct req *q = (struct req *)r;
+	struct world *w = q->w;
+	struct shard_model *m = &w->shard[r->shard];
+	unsigned i = 0;
+
+	while (w->live[i] != q)
+		i++;
+	w->live[i] = w->live[--w->in_flight];
+	if (!w->dead) {
+		if (r->n_entries || r->truncate_from)
+			m->durable_last = q->last;
+		if (r->has_vote) {
+			m->durable_term = q->term;
+			m->durable_vote = q->vote;
+		}
+		if (r->has_mark)
+			m->durable_mark = q->mark;
+		if (r->truncate_from)
+			m->truncating = false;
+		w->acked++;
+	}
+	free(q);
+}
+
+/* One random request of one shard, as raft would make it. */
+static void submit(struct world *w)
+{
+	static uint64_t tags;
+	uint32_t s = (uint32_t)rand_below(&w->rand, SHARDS);
+	struct shard_model *m = &w->shard[s];
+	struct req *q = xcalloc(1, sizeof *q);
+	struct entry *entries[8];
+	struct shard_model before = *m;
+	unsigned i;
+	int rv;
+
+	q->w = w;
+	q->r.shard = s;
+	q->r.cb = on_done;
+	if (rand_below(&w->rand, 8) == 0) {
+		q->r.has_vote = true;
+		q->term = q->r.term = ++m->term;
+		q->vote = q->r.vote = rand_below(&w->rand, 4);
+		m->vote = q->vote;
+	}
+	if (rand_below(&w->rand, 12) == 0 && !m->truncating &&
+	    m->last > m->mark + 3) {
+		m->last -= 1 + rand_below(&w->rand, m->last - m->mark - 1);
+		q->r.truncate_from = m->last + 1;
+		m->truncating = true;
+	}
+	if (rand_below(&w->rand, 10) == 0 && m->durable_last > m->mark &&
+	    !m->truncating && m->durable_last <= m->last) {
+		q->r.has_mark = true;
+		q->mark = q->r.mark_index =
+			m->mark + 1 +
+			rand_below(&w->rand, m->durable_last - m->mark);
+		q->r.mark_term = m->term_of[q->mark];
+		m->mark = q->mark;
+	}
+	q->r.n_entries = (unsigned)rand_below(&w->rand, 9);
+	if (m->last + 8 > MAX_INDEX)
+		q->r.n_entries = 0;
+	for (i = 0; i < q->r.n_entries; i++) {
+		uint64_t tag = ++tags, index = ++m->last;
+
+		entries[i] = entry_new(s, len_of(tag));
+		payload_of(entry_payload(entries[i]), len_of(tag), tag);
+		entries[i]->term = m->term + 1;
+		entries[i]->index = index;
+		m->term_of[index] = m->term + 1;
+		m->tag_of[index] = tag;
+	}
+	q->r.entries = entries;
+	q->last = m->last;
+	rv = journal_submit(w->j, &q->r);
+	for (i = 0; i < q->r.n_entries; i++)
+		entry_unref(entries[i]);
+	if (rv) {
+		assert_int_equal(rv, ERR_FULL);
+		*m = before;
+		free(q);
+		return;
+	}
+	go(w, q);
+}
+
+static void step(struct world *w)
+{
+	uint64_t at;
+	int owner;
+
+	journal_flush(w->j);
+	at = journal_tick(w->j, w->sim.now_us);
+	(void)at;
+	sim_step(&w->sim, &owner);
+}
+
+static void check_shard(struct world *w, uint32_t s)
+{
+	const struct journal_shard *js = journal_shard(w->j, s);
+	struct shard_model *m = &w->shard[s];
+	uint64_t i;
+
+	assert_false(js->faulty);
+	assert_true(js->term >= m->durable_term);
+	if (js->term == m->durable_term && js->term)
+		assert_int_equal(js->vote, m->durable_vote);
+	assert_true(js->mark_index >= m->durable_mark);
+	assert_true(js->mark_index <= m->mark);
+	/* A truncation in flight may or may not have happened. */
+	if (!m->truncating)
+		assert_true(js->last_index >= m->durable_last ||
+			    js->mark_index >= m->durable_last);
+	for (i = js->mark_index + 1; i <= m->durable_last && !m->truncating;
+	     i++) {
+		struct entry *e;
+		struct err err = { 0 };
+		uint8_t want[2048];
+
+		if (journal_read(w->j, s, i, &e, &err)) {
+			print_message("shard %u index %llu: %s\n", s,
+				      (unsigned long long)i, err.msg);
+			fail();
+		}
+		assert_int_equal(e->term, m->term_of[i]);
+		assert_int_equal(e->index, i);
+		assert_int_equal(e->len, len_of(m->tag_of[i]));
+		payload_of(want, e->len, m->tag_of[i]);
+		assert_memory_equal(entry_payload(e), want, e->len);
+		entry_unref(e);
+	}
+}
+
+/* Go on from what the disk holds, as a restarted node would. */
+static void adopt(struct world *w)
+{
+	uint32_t s;
+
+	for (s = 0; s < SHARDS; s++) {
+		const struct journal_shard *js = journal_shard(w->j, s);
+		struct shard_model *m = &w->shard[s];
+		uint64_t i;
+
+		check_shard(w, s);
+		m->truncating = false;
+		m->term = m->durable_term = js->term;
+		m->vote = m->durable_vote = js->vote;
+		m->mark = m->durable_mark = js->mark_index;
+		m->last = js->last_index > js->mark_index ? js->last_index
+							  : js->mark_index;
+		m->durable_last = m->last;
+		for (i = js->mark_index + 1; i <= m->last; i++) {
+			struct entry *e;
+			struct err err;
+
+			assert_int_equal(journal_read(w->j, s, i, &e, &err), 0);
+			m->term_of[i] = e->term;
+			m->tag_of[i] = get_u64(entry_payload(e) + 1);
+			entry_unref(e);
+		}
+	}
+}
+
+static void run_seed(uint64_t seed)
+{
+	struct world *w = xmalloc(sizeof *w);
+	unsigned round, i;
+
+	world_init(w, seed);
+	for (round = 0; round < 6; round++) {
+		struct err e = { 0 };
+		int rv;
+
+		disk_sim_crash_at(w->ds, 1 + rand_below(&w->rand, 120),
+				  on_crash, w);
+		for (i = 0; i < 3000 && !w->dead; i++) {
+			if (w->in_flight < 12)
+				submit(w);
+			if (rand_below(&w->rand, 3))
+				step(w);
+		}
+		w->dead = true;
+		disk_sim_crash(w->ds);
+		journal_close(w->j);
+		w->j = NULL;
+		while (sim_step(&w->sim, &(int){ 0 }))
+			;
+		forget_live(w);
+		w->dead = false;
+		rv = reopen(w, &e);
+		if (rv)
+			print_message("seed %llu: %s\n",
+				      (unsigned long long)seed, e.msg);
+		assert_int_equal(rv, 0);
+		adopt(w);
+	}
+	assert_true(w->acked > 20);
+	world_free(w);
+	free(w);
+}
+
+static void test_crashes(void **state)
+{
+	uint64_t seed;
+
+	(void)state;
+	for (seed = 1; seed <= 60; seed++)
+		run_seed(seed);
+}
+
+/* Entries of two shards in groups of their own, all called back. */
+static void fill(struct world *w, unsigned n)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		struct req *q = xcalloc(1, sizeof *q);
+		struct shard_model *m = &w->shard[i % 2];
+		struct entry *e = entry_new(i % 2, 600);
+
+		payload_of(entry_payload(e), 600, i);
+		e->term = 1;
+		e->index = ++m->last;
+		q->w = w;
+		q->r.shard = i % 2;
+		q->r.entries = &e;
+		q->r.n_entries = 1;
+		q->r.cb = on_done;
+		q->last = m->last;
+		assert_int_equal(journal_submit(w->j, &q->r), 0);
+		entry_unref(e);
+		go(w, q);
+		while (w->in_flight)
+			step(w);
+	}
+}
+
+static struct err restart(struct world *w)
+{
+	struct err e = { 0 };
+
+	disk_sim_crash(w->ds);
+	journal_close(w->j);
+	w->j = NULL;
+	while (sim_step(&w->sim, &(int){ 0 }))
+		;
+	forget_live(w);
+	reopen(w, &e);
+	return e;
+}
+
+static void test_rot_is_named(void **state)
+{
+	struct world *w = xmalloc(sizeof *w);
+	uint64_t off = JF_HEADER + 4 * JF_BLOCK; /* the fifth group: shard 0 */
+	struct err e = { 0 };
+	struct entry *entry;
+
+	(void)state;
+	world_init(w, 5);
+	fill(w, 12);
+	assert_true(disk_sim_flip(w->ds, "journal/00000000.jnl", off + 200, 3));
+	e = restart(w);
+	assert_int_equal(e.code, 0);
+	assert_true(journal_shard(w->j, 0)->faulty);
+	assert_non_null(strstr(journal_shard(w->j, 0)->why, "group 5"));
+	assert_false(journal_shard(w->j, 1)->faulty);
+	assert_int_equal(journal_shard(w->j, 1)->last_index, 6);
+	assert_int_equal(journal_read(w->j, 1, 6, &entry, &e), 0);
+	entry_unref(entry);
+	/* The bit back, and all of it is there: nothing was cut. */
+	assert_true(disk_sim_flip(w->ds, "journal/00000000.jnl", off + 200, 3));
+	e = restart(w);
+	assert_int_equal(e.code, 0);
+	assert_false(journal_shard(w->j, 0)->faulty);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, 6);
+	world_free(w);
+	free(w);
+}
+
+static void test_torn_tail(void **state)
+{
+	struct world *w = xmalloc(sizeof *w);
+	struct journal_stats st;
+	struct err e;
+
+	(void)state;
+	world_init(w, 6);
+	fill(w, 5);
+	/* The last group, not followed by any: as after a cut in mid-write. */
+	assert_true(disk_sim_flip(w->ds, "journal/00000000.jnl",
+				  JF_HEADER + 4 * JF_BLOCK + 300, 1));
+	e = restart(w);
+	assert_int_equal(e.code, 0);
+	journal_stats(w->j, &st);
+	assert_int_equal(st.torn_tails, 1);
+	assert_false(journal_shard(w->j, 0)->faulty);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, 2);
+	assert_int_equal(journal_shard(w->j, 1)->last_index, 2);
+	world_free(w);
+	free(w);
+}
+
+static void test_newer_format(void **state)
+{
+	struct world *w = xmalloc(sizeof *w);
+	struct err e;
+
+	(void)state;
+	world_init(w, 7);
+	fill(w, 3);
+	/* Version 1 becomes 3. */
+	assert_true(disk_sim_flip(w->ds, "journal/00000000.jnl", 8, 1));
+	e = restart(w);
+	assert_int_equal(e.code, ERR_VERSION);
+	assert_non_null(strstr(e.msg, "nothing was changed"));
+	w->j = NULL;
+	world_free(w);
+	free(w);
+}
+
+static void count_event(void *arg, const struct journal_walk_event *ev)
+{
+	unsigned *n = arg;
+
+	n[ev->what]++;
+	if (ev->what == JW_FILE && ev->damage)
+		n[JW_FILE]--; /* never used */
+}
+
+static void test_walk(void **state)
+{
+	struct world *w = xmalloc(sizeof *w);
+	unsigned n[4] = { 0 };
+	struct err e;
+
+	(void)state;
+	world_init(w, 8);
+	fill(w, 12);
+	assert_int_equal(journal_walk(w->disk, "journal", count_event, n, &e),
+			 0);
+	assert_int_equal(n[JW_FILE], 1);
+	assert_int_equal(n[JW_GROUP], 12);
+	assert_int_equal(n[JW_RECORD], 12);
+	assert_int_equal(n[JW_DAMAGE], 0);
+	assert_true(disk_sim_flip(w->ds, "journal/00000000.jnl",
+				  JF_HEADER + 4 * JF_BLOCK + 200, 3));
+	memset(n, 0, sizeof n);
+	assert_int_equal(journal_walk(w->disk, "journal", count_event, n, &e),
+			 0);
+	assert_int_equal(n[JW_RECORD], 11);
+	assert_int_equal(n[JW_DAMAGE], 1);
+	world_free(w);
+	free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_crashes),
+		cmocka_unit_test(test_rot_is_named),
+		cmocka_unit_test(test_torn_tail),
+		cmocka_unit_test(test_newer_format),
+		cmocka_unit_test(test_walk),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
