@@ -747,6 +747,7 @@ int journal_open(struct journal **out, struct disk *disk, struct clock *clock,
 			*e = j->grow_err;
 		else
 			files_add(j, j->grown);
+		j->grown = NULL;
 	}
 	if (rv) {
 		journal_close(j);
