@@ -84,7 +84,7 @@ bool base64url_get(struct buf *out, const char *s, size_t n)
 		uint32_t c = rest == 3 ? value_of(s[i + 2]) : 0;
 
 		/* Bits left over are zero, or two texts would mean one value. */
-		bad |= a | b | c | (rest == 3 ? (c & 3) << 6 : (b & 15) << 4);
+		bad |= a | b | c | (rest == 3 ? (c & 3) << 6 : (b & 15) << 6);
 		v = a << 18 | b << 12 | c << 6;
 		*o++ = (uint8_t)(v >> 16);
 		if (rest == 3)

@@ -18,7 +18,7 @@ const struct wire_frame_row wire_frames[WIRE_FRAMES] = {
 };
 #undef F
 
-/* Fields whose value is in b[], and of these the ones with a head of their own. */
+/* Fields whose value is in b[]. */
 #define IN_BYTES(t) ((t) >= WT_S)
 
 const char *wire_frame_name(unsigned t)

@@ -31,7 +31,9 @@ static void id_put(struct buf *out, uint64_t v)
 
 static void text_put(struct buf *out, const uint8_t *p, size_t n)
 {
+	static const char from_set[] = "\"\\\b\f\n\r\t", to_set[] = "\"\\bfnrt";
 	size_t i, from = 0;
+	const char *at;
 
 	buf_u8(out, '"');
 	for (i = 0; i < n; i++) {
@@ -39,8 +41,9 @@ static void text_put(struct buf *out, const uint8_t *p, size_t n)
 			continue;
 		buf_put(out, p + from, i - from);
 		from = i + 1;
-		if (p[i] >= 0x20)
-			buf_printf(out, "\\%c", p[i]);
+		at = p[i] ? strchr(from_set, p[i]) : NULL;
+		if (at)
+			buf_printf(out, "\\%c", to_set[at - from_set]);
 		else
 			buf_printf(out, "\\u%04x", p[i]);
 	}
