@@ -80,7 +80,7 @@ FUZZ_CFLAGS := $(LANGUAGE) -g -O1 -fsanitize=fuzzer-no-link,$(FUZZ_SAN) $(SANE)
 
 DEPS_LIBS := $(patsubst %,build/deps/lib/lib%.a,raft microhttpd sodium)
 LIBS := $(DEPS_LIBS) -luv -llmdb -llz4 -lxxhash -lssl -lcrypto -ljansson \
-	-linih -lpthread -lm
+	-linih -lz -lpthread -lm
 
 # ---- modules, programs, tests
 

@@ -24,6 +24,7 @@ struct options {
 	const char *only;        /* a part of the command */
 	unsigned seconds, inflight, bytes, connections, messages, window, seed;
 	unsigned stall_s;        /* no progress for so long: the run failed */
+	unsigned rate;           /* messages a second; 0: as fast as acks come */
 	unsigned procs;
 	bool json, progress;
 };

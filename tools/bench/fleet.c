@@ -333,6 +333,7 @@ static void flush(struct peer *p)
 		w = 0;
 	}
 	p->fleet->stats.bytes_out += (size_t)w;
+	p->said_us = p->fleet->now_us;
 	p->out_at += (size_t)w;
 	if (p->out_at < p->out.len) {
 		if (!p->writable)
@@ -369,6 +370,9 @@ static void each_second(struct fleet *f)
 			 !s->retry_us &&
 			 f->now_us - s->sent_us > FLEET_ANSWER_MS * 1000ull)
 			peer_lost(p, "no answer to a send");
+		else if (p->state >= PEER_CATCHUP &&
+			 f->now_us - p->said_us > FLEET_PING_S * 1000000ull)
+			peer_ping(p);
 	}
 }
 

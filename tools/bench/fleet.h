@@ -27,6 +27,7 @@
 #define FLEET_GATEWAYS_MAX 16
 #define FLEET_DIALS_MAX 128       /* on their way to LIVE at one time */
 #define FLEET_READ_BYTES (256u << 10)
+#define FLEET_PING_S 45           /* a gateway closes who is silent for 150 s */
 #define FLEET_RETRY_MS 50         /* after an answer that asks to come again */
 #define FLEET_ANSWER_MS 25000     /* a gateway answers within 10 s */
 #define FLEET_BACKOFF_MIN_MS 20
@@ -60,6 +61,7 @@ struct peer {
 	char *token;
 	uint64_t wake_us;         /* when `wait` wants to be looked at */
 	uint64_t tried_us;        /* of the last dial */
+	uint64_t said_us;         /* of the last write */
 	bool writable;            /* EPOLLOUT is asked for */
 	bool was_live;
 	/* sending */
@@ -147,6 +149,7 @@ void peer_lost(struct peer *p, const char *why);
 /* peer.c */
 void peer_message(struct peer *p, const struct ws_message *m);
 void peer_hello(struct peer *p);
+void peer_ping(struct peer *p);
 void peer_tick(struct peer *p);
 
 #endif

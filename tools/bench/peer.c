@@ -46,6 +46,15 @@ static void put_recv(struct peer *p)
 	p->told = p->cursor;
 }
 
+void peer_ping(struct peer *p)
+{
+	struct wire w;
+
+	wire_start(&w, WIRE_PING);
+	wire_set(&w, W_ID, 1);
+	put_message(p, &w);
+}
+
 void peer_sync(struct peer *p, uint64_t id, uint64_t cursor, unsigned limit)
 {
 	struct wire w;
