@@ -20,12 +20,7 @@
 #include "client/upgrade.h"
 
 #define CLIENT_OPEN_BYTES (960u << 10)       /* on the wire; the gateway allows 1 MiB */
-#define CLIENT_OUTBOX_BYTES_MAX (256u << 20) /* bodies in the outbox; then ERR_FULL */
 #define CLIENT_FETCHES_MAX 4                 /* unanswered client_fetch() */
-#define CLIENT_RETRY_MIN_MS 200              /* a send that was refused for now */
-#define CLIENT_RETRY_MAX_MS 15000
-#define CLIENT_DRAIN_MS 10000                /* after goodbye */
-#define CLIENT_ANGRY_MS 30000                /* 1008, 1011: backoff from here */
 #define CLIENT_MESSAGE_MAX (256u << 10)      /* from the gateway */
 
 _Static_assert(CLIENT_RETRY_MIN_MS < CLIENT_RETRY_MAX_MS, "backoff of sends");

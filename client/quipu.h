@@ -41,6 +41,7 @@
 
 #define CLIENT_SPAN 32           /* protocol.md 7 */
 #define CLIENT_OUTBOX_MAX 65536  /* unsettled sends; then ERR_FULL */
+#define CLIENT_OUTBOX_BYTES_MAX (256u << 20) /* their bodies; then ERR_FULL */
 #define CLIENT_WINDOW 256        /* default flow window, records */
 #define CLIENT_GATEWAYS_MAX 8
 #define CLIENT_RECV_DELAY_MS 200 /* an ack waits so long for company */
@@ -50,6 +51,10 @@
 #define CLIENT_DIAL_MS 10000     /* connect, upgrade, welcome: each */
 #define CLIENT_PONG_MS 10000
 #define CLIENT_RESEND_MS 20000   /* no answer to a send so long: again */
+#define CLIENT_RETRY_MIN_MS 200  /* a send that was refused for now: again after */
+#define CLIENT_RETRY_MAX_MS 15000 /* this, doubled each time */
+#define CLIENT_DRAIN_MS 10000    /* from goodbye to our close */
+#define CLIENT_ANGRY_MS 30000    /* after close 1008 or 1011 this is added */
 
 enum client_state {
 	CLIENT_IDLE, CLIENT_DIAL, CLIENT_HELLO, CLIENT_CATCHUP, CLIENT_LIVE,
