@@ -330,7 +330,7 @@ static int decode(struct wire *w, enum wire_side from, const void *p, size_t n,
 	bool known;
 
 	w->has = 0;
-	if (c.bad || !members || cbor_want(&c, CBOR_UINT) != W_T)
+	if (!members || cbor_want(&c, CBOR_UINT) != W_T || c.bad)
 		return err_set(e, ERR_FORMAT, "not a map that starts with t");
 	value_get(w, W_T, &c, 0, e);
 	if (c.bad)
