@@ -55,6 +55,8 @@ static void usage(FILE *f)
 	      "      --users FILE       sync: where fill leaves the inbox's device\n"
 	      "      --seed N           of generated traffic (1)\n"
 	      "      --rate N           corpus: at most N messages a second\n"
+	      "      --begun FILE       corpus: made when sending begins\n"
+	      "      --label TEXT       printed with the result\n"
 	      "      --stall N          seconds without progress that fail a run "
 	      "(60)\n"
 	      "      --procs N          idle: processes (by itself)\n"
@@ -62,7 +64,8 @@ static void usage(FILE *f)
 	      "  -q, --quiet            no progress\n", f);
 }
 
-enum { O_PIDS = 256, O_ONLY, O_USERS, O_SEED, O_STALL, O_PROCS, O_RATE };
+enum { O_PIDS = 256, O_ONLY, O_USERS, O_SEED, O_STALL, O_PROCS, O_RATE, O_LABEL,
+       O_BEGUN };
 
 static const struct option longs[] = {
 	{ "gateway", required_argument, NULL, 'g' },
@@ -80,6 +83,8 @@ static const struct option longs[] = {
 	{ "users", required_argument, NULL, O_USERS },
 	{ "seed", required_argument, NULL, O_SEED },
 	{ "stall", required_argument, NULL, O_STALL },
+	{ "label", required_argument, NULL, O_LABEL },
+	{ "begun", required_argument, NULL, O_BEGUN },
 	{ "rate", required_argument, NULL, O_RATE },
 	{ "procs", required_argument, NULL, O_PROCS },
 	{ "json", no_argument, NULL, 'j' },
@@ -125,6 +130,8 @@ static void parse(struct options *o, int argc, char **argv)
 		case O_USERS: o->users = optarg; break;
 		case O_SEED: o->seed = number("--seed", optarg, UINT32_MAX); break;
 		case O_STALL: o->stall_s = number("--stall", optarg, 86400); break;
+		case O_LABEL: o->label = optarg; break;
+		case O_BEGUN: o->begun = optarg; break;
 		case O_RATE: o->rate = number("--rate", optarg, 10000000); break;
 		case O_PROCS: o->procs = number("--procs", optarg, 64); break;
 		case 'j': o->json = true; break;

@@ -22,6 +22,8 @@ struct options {
 	const char *file;        /* the corpus */
 	const char *users;       /* file: users and their tokens kept, or read */
 	const char *only;        /* a part of the command */
+	const char *label;       /* printed with the result */
+	const char *begun;       /* corpus: a file made when sending begins */
 	unsigned seconds, inflight, bytes, connections, messages, window, seed;
 	unsigned stall_s;        /* no progress for so long: the run failed */
 	unsigned rate;           /* messages a second; 0: as fast as acks come */

@@ -395,6 +395,12 @@ static void send_all(struct run *c)
 	uint64_t next;
 
 	servers_mark(&c->v);
+	if (c->o->begun) {
+		FILE *f = fopen(c->o->begun, "we");
+
+		if (f)
+			fclose(f);
+	}
 	c->begin_us = c->moved_us = c->f.now_us = bench_now_us();
 	next = c->begin_us + 1000000;
 	while (c->acked < c->t.n || c->delivered < c->t.n) {

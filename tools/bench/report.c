@@ -11,6 +11,8 @@ void report_init(struct report *r, const struct options *o, const char *what)
 	r->root = json_object();
 	r->o = o;
 	report_text(r, "bench", what);
+	if (o->label)
+		report_text(r, "label", o->label);
 }
 
 void report_u64(struct report *r, const char *name, uint64_t v)
