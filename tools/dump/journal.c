@@ -1,0 +1,203 @@
+/* node.meta and the journal. */
+#include "base/cursor.h"
+#include "consensus/cmd.h"
+#include "consensus/group.h"
+#include "log/journal.h"
+#include "log/nodemeta.h"
+#include "tools/dump/dump.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int dump_nodemeta(struct dump *d, const char *path, struct err *e)
+{
+	struct nodemeta m;
+	uint8_t *p;
+	size_t n;
+	int rv = dump_read(d, path, 65536, &p, &n, e);
+
+	if (rv)
+		return rv;
+	rv = nodemeta_decode(&m, p, n, e);
+	if (rv) {
+		out_damage(d, path, 0, e->msg);
+	} else if (!d->quiet) {
+		out_begin(d, "node", path, 0);
+		out_u(d, "node", m.node_id);
+		out_hex(d, "cluster", m.cluster_id, 16);
+		out_hex(d, "disk", m.disk_id, 16);
+		out_end(d);
+	}
+	free(p);
+	return 0;
+}
+
+/* ---- commands in an entry --------------------------------------------------------- */
+
+static const char *cmd_name(enum cmd_type t)
+{
+	static const char *const names[] = { "?",      "account-add",
+					     "device-add", "device-remove",
+					     "send",   "cursor",
+					     "meta-init" };
+
+	return t < sizeof names / sizeof *names ? names[t] : "?";
+}
+
+static void dump_command(struct dump *d, const char *file, uint64_t at,
+			 const uint8_t *p, size_t n)
+{
+	struct cmd c = { 0 };
+	struct err e;
+
+	if (cmd_decode(&c, p, n, &e)) {
+		out_damage(d, file, at, e.msg);
+		return;
+	}
+	out_begin(d, "command", file, at);
+	out_s(d, "cmd", cmd_name(c.type));
+	if (c.type == CMD_SEND) {
+		out_id(d, "to", c.send.to);
+		out_id(d, "from", c.send.from);
+		out_u(d, "device", c.send.device);
+		out_u(d, "part", c.send.part);
+		out_u(d, "seq", c.send.seq);
+		out_u(d, "after", c.send.after);
+		out_u(d, "class", c.send.cls);
+		out_hex(d, "mid", c.send.mid, 16);
+		out_u(d, "body_len", c.send.body_len);
+		if (d->payload)
+			out_hex(d, "body", c.send.body, c.send.body_len);
+	} else {
+		out_id(d, "account", c.account);
+		out_u(d, "device", c.device);
+		if (c.type == CMD_CURSOR)
+			out_u(d, "cursor", c.cursor);
+	}
+	out_end(d);
+}
+
+static void dump_batch(struct dump *d, const char *file, uint64_t at,
+		       const uint8_t *p, size_t n)
+{
+	struct cursor c = cursor_of(p, n);
+	uint64_t count, i, time;
+
+	cursor_u8(&c);
+	time = cursor_u64(&c);
+	count = cursor_varint(&c);
+	out_begin(d, "batch", file, at);
+	out_u(d, "time_ms", time);
+	out_u(d, "commands", count);
+	out_end(d);
+	for (i = 0; i < count && !c.bad; i++) {
+		const uint8_t *cmd;
+		size_t len;
+
+		cursor_bytes(&c, 16);
+		cmd = cursor_lv(&c, CMD_MAX, &len);
+		if (cmd)
+			dump_command(d, file, at + (uint64_t)(cmd - p), cmd,
+				     len);
+	}
+	if (!cursor_done(&c))
+		out_damage(d, file, at, "the batch does not end where it should");
+}
+
+/* ---- journal ---------------------------------------------------------------------- */
+
+struct jdump {
+	struct dump *d;
+	const char *only;
+	uint64_t groups, records;
+};
+
+static void on_record(struct dump *d, const struct journal_walk_event *ev)
+{
+	static const char *const names[] = { "?",    "entry",   "vote",
+					     "truncate", "mark", "install",
+					     "signed" };
+
+	out_begin(d, ev->type < 7 ? names[ev->type] : "?", ev->file,
+		  ev->offset);
+	out_u(d, "shard", ev->shard);
+	out_u(d, "term", ev->term);
+	if (ev->type == JR_VOTE && ev->len == 8)
+		out_u(d, "vote", get_u64(ev->payload));
+	else
+		out_u(d, "index", ev->index);
+	if (ev->type == JR_ENTRY) {
+		out_u(d, "len", ev->len);
+		if (ev->len)
+			out_s(d, "kind",
+			      ev->payload[0] == GROUP_COMMAND   ? "command"
+			      : ev->payload[0] == GROUP_BARRIER ? "barrier"
+			      : ev->payload[0] == GROUP_CHANGE  ? "change"
+								: "?");
+	}
+	out_end(d);
+	if (ev->type == JR_ENTRY && ev->len && ev->payload[0] == GROUP_COMMAND)
+		dump_batch(d, ev->file, ev->offset, ev->payload, ev->len);
+}
+
+static void on_event(void *arg, const struct journal_walk_event *ev)
+{
+	struct jdump *j = arg;
+	struct dump *d = j->d;
+
+	if (j->only && strcmp(j->only, ev->file))
+		return;
+	switch (ev->what) {
+	case JW_FILE:
+		/* A file that was never used has no header: that is no damage. */
+		if (ev->damage && strncmp(ev->damage, "no header", 9))
+			out_damage(d, ev->file, 0, ev->damage);
+		if (d->quiet)
+			break;
+		out_begin(d, "journal", ev->file, 0);
+		if (ev->damage) {
+			out_s(d, "state", ev->damage);
+		} else {
+			out_u(d, "use", ev->use);
+			out_u(d, "groups_before", ev->group);
+		}
+		out_end(d);
+		break;
+	case JW_GROUP:
+		j->groups++;
+		if (d->quiet)
+			break;
+		out_begin(d, "group", ev->file, ev->offset);
+		out_u(d, "use", ev->use);
+		out_u(d, "group", ev->group);
+		out_u(d, "len", ev->len);
+		out_end(d);
+		break;
+	case JW_RECORD:
+		j->records++;
+		if (ev->damage)
+			out_damage(d, ev->file, ev->offset, ev->damage);
+		else if (!d->quiet)
+			on_record(d, ev);
+		break;
+	case JW_DAMAGE:
+		out_damage(d, ev->file, ev->offset, ev->damage);
+		break;
+	}
+}
+
+int dump_journal(struct dump *d, const char *dir, const char *only,
+		 struct err *e)
+{
+	struct jdump j = { .d = d, .only = only };
+	int rv = journal_walk(d->disk, dir, on_event, &j, e);
+
+	if (!rv) {
+		out_begin(d, "total", only ? only : "journal", 0);
+		out_u(d, "groups", j.groups);
+		out_u(d, "records", j.records);
+		out_end(d);
+	}
+	return rv;
+}
