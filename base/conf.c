@@ -365,7 +365,7 @@ static int on_key(void *user, const char *section, const char *key,
 	const struct row *r = row_find(section, key);
 	uint64_t id = !r && !strcmp(section, "peers") ? peer_key(key) : 0;
 	bool *seen = r ? &rd->seen[r - rows] : id ? &rd->seen_peer[id] : NULL;
-	bool again = seen && *seen;
+	bool again = (r || id) && *seen;
 
 	if (rd->err.code)
 		return 0;

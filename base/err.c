@@ -13,6 +13,11 @@ static const struct {
 #undef X
 };
 
+/* base/err.h has words about these for the analyzer. */
+#undef err_set
+#undef err_errno
+#undef err_wrap
+
 #define ERR_FIRST (ERR_BASE + 1)
 
 const char *err_name(int code)

@@ -2,6 +2,8 @@
 #ifndef QUIPU_BASE_LIST_H
 #define QUIPU_BASE_LIST_H
 
+#include "base/assert.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -50,6 +52,7 @@ static inline struct list *list_pop(struct list *head)
 
 	if (n == head)
 		return NULL;
+	AN(n->prev == head);
 	list_remove(n);
 	return n;
 }
