@@ -20,7 +20,6 @@
 #include "client/upgrade.h"
 
 #define CLIENT_OPEN_BYTES (960u << 10)       /* on the wire; the gateway allows 1 MiB */
-#define CLIENT_FETCHES_MAX 4                 /* unanswered client_fetch() */
 #define CLIENT_MESSAGE_MAX (256u << 10)      /* from the gateway */
 
 _Static_assert(CLIENT_RETRY_MIN_MS < CLIENT_RETRY_MAX_MS, "backoff of sends");

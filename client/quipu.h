@@ -44,6 +44,7 @@
 #define CLIENT_OUTBOX_BYTES_MAX (256u << 20) /* their bodies; then ERR_FULL */
 #define CLIENT_WINDOW 256        /* default flow window, records */
 #define CLIENT_GATEWAYS_MAX 8
+#define CLIENT_FETCHES_MAX 4     /* unanswered client_fetch(); then ERR_FULL */
 #define CLIENT_RECV_DELAY_MS 200 /* an ack waits so long for company */
 #define CLIENT_BACKOFF_MIN_MS 500
 #define CLIENT_BACKOFF_MAX_MS 60000
