@@ -402,6 +402,69 @@ static void free_torn(struct scan *sc, size_t end)
 	}
 }
 
+/* Do all entries that a group's rows tell of lie at or below the marks? */
+static bool below_marks(struct journal *j, const uint8_t *p,
+			const struct jg_header *g)
+{
+	unsigned i;
+
+	for (i = 0; i < g->rows; i++) {
+		const uint8_t *row = p + JG_HEADER + i * JG_ROW;
+		uint32_t shard = get_u32(row);
+
+		if (shard < JOURNAL_SHARDS_MAX && get_u32(row + 4) &&
+		    get_u64(row + 8) > j->shards[shard].s.mark_index)
+			return false;
+	}
+	return true;
+}
+
+/* The oldest file may have been about to be used again: the torn write lies over
+ * some of its groups, under its old header, a torn one or the new one.  It was
+ * free then: what is readable in it lies below the marks.  Should it be rot after
+ * all, entries above the marks that it took away are missed in front of those in
+ * later files or by the newest header. */
+static int drop_reused(struct scan *sc, size_t *end)
+{
+	struct journal *j = sc->j;
+	struct buf b = BUF_INIT;
+	uint32_t file;
+	bool damage = false, free_file = true;
+	size_t i, n = 0, cut = 0;
+	int rv = 0;
+
+	if (!*end || sc->found[0].file == sc->found[*end - 1].file)
+		return 0;
+	file = sc->found[0].file;
+	for (i = 0; i < *end && free_file && !rv; i++) {
+		const struct found *f = &sc->found[i];
+		struct jg_header g;
+
+		if (f->file != file)
+			continue;
+		damage |= !good(f);
+		if (f->unknown)
+			continue;
+		rv = group_read(j, f, &b, sc->e);
+		free_file = !rv && !jg_get(&g, b.data, b.len) &&
+			    below_marks(j, b.data, &g);
+	}
+	buf_release(&b);
+	if (rv || !damage || !free_file)
+		return rv;
+	log_event(LOG_WARN, "journal_torn_reuse", "file=%08u",
+		  j->files[file].number);
+	for (i = 0; i < sc->n; i++) {
+		cut += i < *end && sc->found[i].file == file;
+		if (sc->found[i].file != file)
+			sc->found[n++] = sc->found[i];
+	}
+	sc->n = n;
+	*end -= cut;
+	j->files[file].use = 0;
+	return 0;
+}
+
 static int judge(struct scan *sc)
 {
 	struct journal *j = sc->j;
@@ -422,6 +485,8 @@ static int judge(struct scan *sc)
 			  sc->found[end].off);
 	}
 	rv = replay(sc, end, true);
+	if (!rv)
+		rv = drop_reused(sc, &end);
 	if (rv)
 		return rv;
 	for (i = 1; i < end; i++) {
