@@ -615,10 +615,10 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 
 	if (!sh || !sh->present)
 		sh = &none;
+	raft_cache_init(&g->cache, g->cfg.cache_bytes, applied + 1);
 	rv = boot_check(boot, sh, e);
 	if (rv)
 		return rv;
-	raft_cache_init(&g->cache, g->cfg.cache_bytes, applied + 1);
 	g->applied = g->snap_index = applied;
 	g->applied_term = g->snap_term = boot->applied_term;
 	ev.type = RAFT_START;
