@@ -265,8 +265,6 @@ static const char *check_form(const struct session *s, const struct wire *w)
 		return "seq is 0";
 	if (w->u[W_AFTER] >= w->u[W_SEQ])
 		return "after is not below seq";
-	if (w->b[W_MID].n != 16)
-		return "mid is not 16 bytes long";
 	if (w->u[W_TO] == 0)
 		return "to is 0";
 	if (cls >= CLASSES)
