@@ -152,6 +152,7 @@ static int apply_device_remove(struct machine *m, const struct cmd *c)
 	put_u32(d + D_FLAGS, get_u32(d + D_FLAGS) | DEVICE_REMOVED);
 	row_dirty(m->store, d);
 	floor_update(m, c->account);
+	m->devices_removed = true;
 	return ST_OK;
 }
 

@@ -32,6 +32,7 @@ struct machine {
 	uint64_t time_ms;       /* of the batch being applied */
 	unsigned n_recs;
 	uint64_t duplicates, refused;
+	bool devices_removed;   /* by a batch; the reader clears it */
 };
 
 /* Apply a GROUP_COMMAND entry and append its frame.  results[0..n) hold the

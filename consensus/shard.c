@@ -132,6 +132,37 @@ static void followers_touch(struct shard *s)
 	}
 }
 
+static void follower_drop(struct shard *s, struct follower *f);
+
+static struct follower *follower_removed(struct shard *s)
+{
+	MAP_FOREACH(slot, &s->followers)
+	{
+		struct follower *f;
+
+		for (f = slot->val; f; f = f->next) {
+			struct result r = { 0 };
+
+			if (f->started &&
+			    !machine_device(&s->machine, f->account, f->device,
+					    &r))
+				return f;
+		}
+	}
+	return NULL;
+}
+
+/* Devices that were removed follow no longer: rare enough for a search. */
+static void followers_check(struct shard *s)
+{
+	struct follower *f;
+
+	while ((f = follower_removed(s)) != NULL) {
+		follower_end(s->node, f, ERR_PERM);
+		follower_drop(s, f);
+	}
+}
+
 static void on_apply(void *arg, struct entry *e)
 {
 	struct shard *s = arg;
@@ -187,9 +218,11 @@ static void on_apply(void *arg, struct entry *e)
 		node_slots_load(n);
 	if (s->n_followers)
 		followers_touch(s);
+	if (s->machine.devices_removed) {
+		s->machine.devices_removed = false;
+		followers_check(s);
+	}
 }
-
-static void follower_drop(struct shard *s, struct follower *f);
 
 static void on_state(void *arg, enum group_role role, uint64_t term,
 		     uint64_t leader)
