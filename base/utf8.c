@@ -31,8 +31,11 @@ static bool lead(struct utf8 *u, uint8_t b)
 
 bool utf8_feed(struct utf8 *u, const void *data, size_t n)
 {
-	const uint8_t *p = data, *end = p + n;
+	const uint8_t *p = data, *end;
 
+	if (n == 0) /* `data` may be NULL */
+		return true;
+	end = p + n;
 	while (p < end) {
 		if (u->need) {
 			if (*p < u->lo || *p > u->hi)

@@ -506,6 +506,7 @@ int wire_json_to_cbor(const void *p, size_t n, struct buf *out, struct err *e)
 	 * once more: offsets fit 32 bits. */
 	if (n > UINT32_MAX / 4)
 		return bad(&j, "too large");
+	buf_reserve(out, n + CBOR_HEAD_MAX);
 	if (object(&j, O_FRAME, WIRE_DEPTH_MAX))
 		return e->code;
 	space(&j);
