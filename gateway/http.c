@@ -393,6 +393,7 @@ static void on_head(struct http_req *r, const char *url, const char *method,
 	head_begin(&h, method, version, r->target, r->target_len);
 	MHD_get_connection_values_n(r->mc, MHD_HEADER_KIND, on_field, &h);
 	why = head_end(&h);
+	r->v10 = h.v10;
 	if (why) {
 		r->close = true;
 		http_problem(r, 400, "bad-request", "Malformed request head",
@@ -521,7 +522,8 @@ void http_upgrade(struct http_req *r, const char *accept, const char *protocol)
 	add(resp, "Sec-WebSocket-Protocol", protocol);
 	metric_add_label(M_HTTP_REQUESTS, "101", 1);
 	r->queued = r->upgrade = true;
-	MHD_queue_response(r->mc, MHD_HTTP_SWITCHING_PROTOCOLS, resp);
+	AN(MHD_queue_response(r->mc, MHD_HTTP_SWITCHING_PROTOCOLS, resp) ==
+	   MHD_YES);
 	MHD_destroy_response(resp);
 }
 

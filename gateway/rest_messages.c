@@ -149,8 +149,7 @@ static void send_part(struct http_req *r, uint8_t part)
 	s->device = r->claims.device;
 	s->part = part;
 	s->cls = (uint8_t)wire_u(&w, W_CLASS);
-	s->flags = (uint32_t)wire_u(&w, W_FLAGS) &
-		   (DELIVER_REQUEST | DELIVER_URGENT);
+	s->flags = (uint32_t)wire_u(&w, W_FLAGS) & DELIVER_URGENT;
 	s->ttl = (uint32_t)wire_u(&w, W_TTL);
 	s->seq = wire_u(&w, W_SEQ);
 	s->after = part ? 0 : wire_u(&w, W_AFTER);
@@ -215,15 +214,13 @@ static void part_done(struct route_call *c, int err, const struct result *res)
 		http_problem_route(r, err);
 		return;
 	}
-	/* The recipient has it: nothing of the own copy can undo that, and what
-	 * refuses it (an account without that shard's clock) is ours to see. */
-	if (part) {
-		send_answer(r, seq, res->status ? 0 : res->n);
-		return;
-	}
 	if (res->status) {
 		metric_add_label(M_REFUSED, status_problem(res->status), 1);
 		http_problem_status(r, res->status);
+		return;
+	}
+	if (part) {
+		send_answer(r, seq, res->n);
 		return;
 	}
 	r->ack = *res;
@@ -231,7 +228,7 @@ static void part_done(struct route_call *c, int err, const struct result *res)
 	    r->account != r->claims.account)
 		send_part(r, 1);
 	else
-		send_answer(r, seq, 0);
+		send_answer(r, seq, r->account == r->claims.account ? res->n : 0);
 }
 
 static void sender_seen(struct route_call *c, int err, const struct result *res)
@@ -316,9 +313,7 @@ static void page_answer(struct http_req *r, const struct result *res)
 		wire_start(&w, WIRE_PAGE);
 		wire_set(&w, W_ID, 0);
 		wire_put(&w, W_ITEMS, items.data, items.len);
-		/* Given back as cursor or before, it brings the next page. */
-		wire_set(&w, W_NEXT, r->back || !res->next ? res->next :
-							     res->next - 1);
+		wire_set(&w, W_NEXT, res->next);
 		wire_set(&w, W_COMPLETE, res->complete);
 		if (res->inbox_oldest > 1)
 			wire_set(&w, W_TRUNCATED, res->inbox_oldest);
