@@ -172,7 +172,7 @@ int store_open(struct store **out, struct disk *disk, const struct kv_ops *kv,
 
 void store_close(struct store *s)
 {
-	AZ(s->ckpt);
+	ckpt_abandon(s);
 	segments_close(s);
 	rows_close(s);
 	buf_release(&s->raw);

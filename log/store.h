@@ -50,7 +50,8 @@ struct store_meta {
  * ERR_IO. */
 int store_open(struct store **out, struct disk *disk, const struct kv_ops *kv,
 	       void *kv_arg, const struct store_config *cfg, struct err *e);
-/* No checkpoint may be running. Nothing is written. */
+/* No checkpoint may be running, unless its disk never will (a simulated crash).
+ * Nothing is written. */
 void store_close(struct store *s);
 const struct store_meta *store_meta(const struct store *s);
 /* RFC 6962 root over the leaves of all records. */

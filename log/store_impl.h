@@ -119,6 +119,8 @@ void rows_init(struct store *s);
 /* The meta row's bytes; ERR_NOT_FOUND: a new store. */
 int rows_open(struct store *s, void *kv_arg, struct buf *meta, struct err *e);
 void rows_close(struct store *s);
+/* A simulated crash: the disk has forgotten the work, so nobody will run it. */
+void ckpt_abandon(struct store *s);
 uint64_t row_sum(uint8_t table, const void *key, unsigned klen,
 		 const void *val, uint32_t len);
 void meta_encode(const struct store *s, struct buf *b);

@@ -417,6 +417,23 @@ static void ckpt_run(struct disk_work *w)
 		c->status = ckpt_rows(s, c);
 }
 
+static void ckpt_free(struct store *s, struct checkpoint *c)
+{
+	while (c->n_old_trees)
+		s->disk->ops->close(c->old_trees[--c->n_old_trees]);
+	free(c->old_trees);
+	buf_release(&c->rows);
+	free(c->sync);
+	free(c);
+}
+
+void ckpt_abandon(struct store *s)
+{
+	if (s->ckpt)
+		ckpt_free(s, s->ckpt);
+	s->ckpt = NULL;
+}
+
 static void ckpt_done(struct disk_work *w)
 {
 	struct store *s = w->arg;
@@ -443,16 +460,11 @@ static void ckpt_done(struct disk_work *w)
 	/* Files were synced before the transaction could fail. */
 	if (c->status)
 		s->new_files |= c->new_files;
-	while (c->n_old_trees)
-		s->disk->ops->close(c->old_trees[--c->n_old_trees]);
-	free(c->old_trees);
 	s->pinned_bytes = 0;
 	s->ckpt = NULL;
 	c->done(c->arg, c->status, c->index, c->term,
 		c->status ? &c->err : NULL);
-	buf_release(&c->rows);
-	free(c->sync);
-	free(c);
+	ckpt_free(s, c);
 }
 
 static void ckpt_sync(struct checkpoint *c, struct disk_file *f)
