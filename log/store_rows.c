@@ -563,6 +563,12 @@ int rows_open(struct store *s, void *kv_arg, struct buf *meta, struct err *e)
 	if (rv)
 		return rv;
 	rv = s->kv_ops->get(s->kv, key, 5, &val, &len, e);
+	if (rv == ERR_NOT_FOUND) {
+		/* Before the first commit, or it could lose its name with the
+		 * power, and the journal has forgotten what it held. */
+		rv = s->disk->ops->fsync_dir(s->disk, s->dir, e);
+		return rv ? rv : ERR_NOT_FOUND;
+	}
 	if (rv)
 		return rv;
 	if (len < 8 || get_u64((const uint8_t *)val + len - 8) !=
