@@ -297,6 +297,8 @@ static void node_settle(struct world_node *wn)
 		world_crash(w, wn->id, WORLD_KILL);
 	} else {
 		node_arm(wn);
+		if (w->turned)
+			w->turned(w->arg, wn->id);
 	}
 }
 
@@ -311,11 +313,16 @@ bool world_step(struct world *w)
 	return true;
 }
 
+void world_poke(struct world *w, unsigned node)
+{
+	node_settle(&w->nodes[node]);
+}
+
 void world_release(struct world *w)
 {
 	unsigned i;
 
-	w->down = NULL;
+	w->down = w->turned = NULL;
 	for (i = 1; i <= w->cfg.nodes; i++)
 		if (w->nodes[i].node)
 			world_crash(w, i, WORLD_KILL);

@@ -66,6 +66,8 @@ struct world {
 	uint64_t crashes, kills, starts, disk_deaths, breaks, refused;
 	/* Told after a node went down for any reason. */
 	void (*down)(void *arg, unsigned node);
+	/* After each turn of a node that is still up. */
+	void (*turned)(void *arg, unsigned node);
 	void *arg;
 };
 
@@ -88,6 +90,8 @@ bool world_up(const struct world *w, unsigned node);
 
 /* Run one event and the turn of the node it touched.  false: no event left. */
 bool world_step(struct world *w);
+/* A test called into a node from outside an event: give it a turn. */
+void world_poke(struct world *w, unsigned node);
 
 /* ---- what a client sees ------------------------------------------------------- */
 

@@ -1,0 +1,266 @@
+/* The history, kept outside of the product, and what it must add up to. */
+#include "tests/sim/run.h"
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/hash.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+void check_init(struct check *c, struct run *r)
+{
+	memset(c, 0, sizeof *c);
+	c->run = r;
+	map_init(&c->sends);
+}
+
+void check_release(struct check *c)
+{
+	MAP_FOREACH(slot, &c->sends)
+		free(slot->val);
+	map_release(&c->sends);
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* The send that a record or an answer names; NULL and a failure: none. */
+static struct sent *sent_of(struct check *c, const uint8_t mid[16],
+			    const char *where)
+{
+	struct sent *s = map_get(&c->sends, get_u64(mid));
+
+	if (s && !memcmp(s->mid, mid, 16))
+		return s;
+	run_fail(c->run, "%s names a message that nobody wrote", where);
+	return NULL;
+}
+
+/* ---- writing ------------------------------------------------------------------------ */
+
+struct sent *check_compose(struct check *c, struct device *d, uint64_t to,
+			   uint8_t cls, uint32_t len, struct buf *body)
+{
+	struct sent *s = xcalloc(1, sizeof *s);
+	uint64_t x;
+
+	s->number = ++c->n_sends;
+	s->from = d->account;
+	s->device = d->device;
+	s->to = to;
+	s->to_nobody = account_index(c->run, to) < 0;
+	s->cls = cls;
+	s->seen = d->seen_lamport;
+	put_u64(s->mid, s->number);
+	x = s->number * 0x9e3779b97f4a7c15ull;
+	put_u64(s->mid + 8, x ^ c->run->p.world.seed);
+	while (body->len < len) {
+		x = x * 6364136223846793005ull + 1442695040888963407ull;
+		buf_u64(body, x);
+	}
+	body->len = len;
+	s->body_len = len;
+	s->body_hash = xxh3(body->data, len);
+	AZ(map_put(&c->sends, s->number, s));
+	return s;
+}
+
+void check_composed(struct check *c, struct sent *s, uint64_t seq)
+{
+	s->seq = seq;
+	sim_trace(&c->run->world.sim, "write %" PRIu64 " seq %" PRIu64,
+		  s->number, seq);
+}
+
+void check_settled(struct check *c, struct device *d,
+		   const struct client_settled *st)
+{
+	struct sent *s = sent_of(c, st->mid, "an answer");
+	struct run *r = c->run;
+
+	if (!s)
+		return;
+	sim_trace(&r->world.sim, "settled %" PRIu64 " %s lamport %" PRIu64
+		  " shard %u offset %" PRIu64 "%s %s", s->number,
+		  st->outcome == CLIENT_ACKED ? "acked" : "refused", st->lamport,
+		  st->shard, st->offset, st->dup ? " dup" : "",
+		  st->problem ? st->problem : "");
+	c->resolved_dup += st->dup;
+	if (s->seq != st->seq || s->to != st->to || s->from != d->account ||
+	    s->device != d->device)
+		run_fail(r, "the answer to %" PRIu64 " is another one's",
+			 s->number);
+	if (st->outcome == CLIENT_REFUSED) {
+		if (s->fate == FATE_ACKED)
+			run_fail(r, "%" PRIu64 " was acked and then refused: %s",
+				 s->number, st->problem);
+		if (!s->to_nobody)
+			run_fail(r, "%" PRIu64 " was refused: %s", s->number,
+				 st->problem ? st->problem : "?");
+		if (s->fate == FATE_OPEN)
+			c->refused++;
+		s->fate = FATE_REFUSED;
+		return;
+	}
+	d->seen_lamport = max_u64(d->seen_lamport, st->lamport);
+	if (s->to_nobody || s->fate == FATE_REFUSED) {
+		run_fail(r, "%" PRIu64 " was acked, but must be refused",
+			 s->number);
+		return;
+	}
+	if (s->fate == FATE_ACKED) {
+		/* Its device forgot the first answer. */
+		if (s->lamport != st->lamport || s->offset != st->offset ||
+		    s->shard != st->shard)
+			run_fail(r, "%" PRIu64 " was acked at two places",
+				 s->number);
+		return;
+	}
+	s->fate = FATE_ACKED;
+	s->lamport = st->lamport;
+	s->offset = st->offset;
+	s->shard = st->shard;
+	c->acked++;
+	c->acked_to[account_index(r, s->to)]++;
+	if (s->lamport <= s->seen) {
+		c->reordered++;
+		run_fail(r, "%" PRIu64 " has lamport %" PRIu64
+			    ", its writer had seen %" PRIu64, s->number,
+			 s->lamport, s->seen);
+	}
+}
+
+/* ---- reading --------------------------------------------------------------------------- */
+
+static struct seen *seen_at(struct device *d, uint64_t n)
+{
+	if (n >= d->inbox_cap) {
+		size_t cap = n + 1 > 2 * d->inbox_cap ? n + 1 : 2 * d->inbox_cap;
+
+		d->inbox = xrealloc(d->inbox, cap * sizeof *d->inbox);
+		memset(d->inbox + d->inbox_cap, 0,
+		       (cap - d->inbox_cap) * sizeof *d->inbox);
+		d->inbox_cap = cap;
+	}
+	return &d->inbox[n];
+}
+
+void check_record(struct check *c, struct device *d,
+		  const struct client_record *rec)
+{
+	struct run *r = c->run;
+	struct sent *s = sent_of(c, rec->mid, "a delivery");
+	struct seen now = { .lamport = rec->lamport, .from = rec->from,
+			    .seq = rec->seq }, *was;
+
+	if (!s)
+		return;
+	sim_trace(&r->world.sim, "device %u.%u gets %" PRIu64 ": %" PRIu64,
+		  d->account_i, d->number, rec->n, s->number);
+	c->delivered++;
+	memcpy(now.mid, rec->mid, 16);
+	now.body_hash = xxh3(rec->body, rec->body_len);
+	if (rec->n != d->last_n + 1) {
+		c->reordered++;
+		run_fail(r, "device %u.%u got number %" PRIu64 " after %" PRIu64,
+			 d->account_i, d->number, rec->n, d->last_n);
+	}
+	d->last_n = rec->n;
+	d->seen_lamport = max_u64(d->seen_lamport, rec->lamport);
+	was = seen_at(d, rec->n);
+	if (was->from && memcmp(was, &now, sizeof now)) {
+		run_fail(r, "device %u.%u was given two contents for number %"
+			    PRIu64, d->account_i, d->number, rec->n);
+	}
+	*was = now;
+	if (rec->from != s->from || rec->device != s->device ||
+	    rec->seq != s->seq || rec->cls != s->cls ||
+	    now.body_hash != s->body_hash ||
+	    (s->to != d->account && s->from != d->account))
+		run_fail(r, "device %u.%u: number %" PRIu64
+			    " is not what was written", d->account_i, d->number,
+			 rec->n);
+	if (!s->durable)
+		run_fail(r, "%" PRIu64 " went out before its device had it on "
+			    "its storage", s->number);
+}
+
+void check_durable(struct device *d, const struct store_op *op)
+{
+	struct check *c = &d->run->check;
+	struct sent *s;
+
+	switch (op->kind) {
+	case STORE_PUT:
+		s = sent_of(c, op->put.mid, "an entry");
+		if (s)
+			s->durable = true;
+		break;
+	case STORE_SETTLE:
+		d->seen_durable = max_u64(d->seen_durable, op->settle.lamport);
+		break;
+	case STORE_RECORD:
+		d->seen_durable = max_u64(d->seen_durable, op->record.lamport);
+		break;
+	case STORE_META:
+		break;
+	}
+}
+
+void check_crashed(struct check *c, struct device *d)
+{
+	MAP_FOREACH(slot, &c->sends)
+	{
+		struct sent *s = slot->val;
+
+		if (s->from == d->account && s->device == d->device &&
+		    s->fate == FATE_OPEN && !s->durable)
+			s->fate = FATE_FORGOTTEN;
+	}
+}
+
+/* ---- linearizable reads ------------------------------------------------------------------ */
+
+static void on_read(struct route_call *call, int status,
+		    const struct result *res)
+{
+	struct run *r = call->arg;
+	uint64_t least = call->priv[0];
+
+	if (!status) {
+		r->check.reads_done++;
+		if (res->status || res->inbox_end < least)
+			run_fail(r, "a read begun after %" PRIu64
+				    " acks saw an inbox of %" PRIu64
+				    " (status %d)", least, res->inbox_end,
+				 res->status);
+	}
+	route_put(call->route, call);
+}
+
+void check_read(struct run *r)
+{
+	unsigned node = 1 + (unsigned)rand_below(&r->rand, r->world.cfg.nodes);
+	unsigned i = (unsigned)rand_below(&r->rand, r->p.accounts);
+	struct world_node *wn = &r->world.nodes[node];
+	struct route_call *call;
+
+	if (!wn->node || wn->stopping)
+		return;
+	call = route_get(&wn->route);
+	if (!call)
+		return;
+	r->check.reads++;
+	call->id = r->ids[i];
+	call->query = (struct query){ .type = QUERY_ACCOUNT,
+				      .account = r->ids[i] };
+	call->cb = on_read;
+	call->arg = r;
+	call->priv[0] = r->check.acked_to[i];
+	route_query(&wn->route, call);
+	world_poke(&r->world, node);
+}

@@ -1,0 +1,88 @@
+/* Swarm: every seed draws its own sizes, and switches whole kinds of faults off,
+ * so that rare combinations are not drowned by frequent ones. */
+#include "tests/sim/run.h"
+
+#include <string.h>
+
+static uint64_t pick(struct rand *r, const uint64_t *v, size_t n)
+{
+	return v[rand_below(r, n)];
+}
+#define PICK(r, ...)                                                           \
+	pick(r, (const uint64_t[]){ __VA_ARGS__ },                             \
+	     sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
+
+static void draw_node(struct node_config *n, struct rand *r, bool cluster)
+{
+	n->shards = (uint32_t)PICK(r, 1, 1, 2, 3, 4);
+	n->election_ms = (unsigned)PICK(r, 200, 500, 1000);
+	n->heartbeat_ms = n->election_ms / (unsigned)PICK(r, 5, 10);
+	memcpy(n->cluster_id, "simulated quipu", 16);
+	memcpy(n->journal.cluster_id, n->cluster_id, 16);
+	memcpy(n->store.cluster_id, n->cluster_id, 16);
+	n->journal.file_size = PICK(r, 256 << 10, 512 << 10, 1 << 20);
+	/* A cluster's ring holds the run: there are no snapshots to send to a
+	 * follower that fell behind it. */
+	n->journal.max_bytes = cluster ? 256u << 20
+				       : n->journal.file_size * PICK(r, 8, 16);
+	n->journal.queue_bytes = PICK(r, 256 << 10, 8 << 20);
+	n->store.segment_bytes = PICK(r, 64 << 10, 256 << 10, 1 << 20);
+	n->store.dirty_max_bytes = PICK(r, 256 << 10, 1 << 20);
+	n->store.tail_cache_bytes = PICK(r, 4 << 10, 64 << 10, 1 << 20);
+	n->store.row_cache_max = (uint32_t)PICK(r, 16, 256, 4096);
+	n->checkpoint_bytes = PICK(r, 16 << 10, 128 << 10, 1 << 20);
+	n->checkpoint_age_ms = PICK(r, 500, 3000, 20000);
+	n->batch_bytes = (uint32_t)PICK(r, 8 << 10, 128 << 10);
+	n->batch_records = (uint32_t)PICK(r, 2, 16, 1024);
+	n->batch_inflight = (uint32_t)PICK(r, 1, 2, 8);
+}
+
+void params_draw(struct params *p, uint64_t seed)
+{
+	struct rand r;
+	unsigned i;
+
+	memset(p, 0, sizeof *p);
+	rand_seeded(&r, seed ^ 0x7061726d73ull);
+	p->world.seed = seed;
+	p->world.nodes = (unsigned)PICK(&r, 1, 3, 3, 3, 3, 3, 5);
+	draw_node(&p->world.node, &r, p->world.nodes > 1);
+	p->world.net = (struct net_sim_config){
+		.delay_min_us = 50,
+		.delay_max_us = PICK(&r, 200, 2000, 20000),
+		.slow_permille = (unsigned)PICK(&r, 0, 5, 50),
+		.slow_us = PICK(&r, 10000, 200000),
+	};
+	p->world.disk = (struct disk_sim_config){
+		.write_min_us = 100,
+		.write_max_us = PICK(&r, 400, 3000, 20000),
+		.slow_permille = (unsigned)PICK(&r, 0, 5, 30),
+		.slow_us = PICK(&r, 20000, 400000),
+		.work_min_us = 200,
+		.work_max_us = PICK(&r, 2000, 100000),
+	};
+	p->world.conn_min_us = 200;
+	p->world.conn_max_us = PICK(&r, 1000, 30000, 150000);
+	p->world.conn_refused_permille = (unsigned)PICK(&r, 0, 100, 400);
+	p->world.heartbeat_s = (uint32_t)PICK(&r, 2, 10, 60);
+	p->world.window_max = (uint32_t)PICK(&r, 4, 64, 1024);
+	p->window = (uint32_t)PICK(&r, 1, 8, 256);
+	p->accounts = 2 + (unsigned)rand_below(&r, 4);
+	for (i = 0; i < p->accounts; i++)
+		p->devices[i] = 1 + (unsigned)rand_below(&r, 2);
+	p->chaos_us = 1000000 * PICK(&r, 5, 10, 20);
+	p->write_mean_us = PICK(&r, 50000, 200000, 500000);
+	p->big_permille = (uint32_t)PICK(&r, 0, 20, 100);
+	p->lost_permille = (uint32_t)PICK(&r, 0, 30);
+	p->fault_mean_us = PICK(&r, 200000, 700000, 2000000);
+	for (i = 0; i < FAULTS; i++)
+		p->weight[i] = rand_below(&r, 3) ? (unsigned)rand_below(&r, 10) + 1
+						 : 0;
+	if (p->world.nodes == 1)
+		for (i = 0; i < FAULTS; i++)
+			if (fault_needs_peers((enum fault)i))
+				p->weight[i] = 0;
+	/* Half of the runs see everything lose its power at once. */
+	if (rand_below(&r, 2))
+		p->weight[FAULT_POWER_ALL] = 3;
+}

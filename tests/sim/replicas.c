@@ -1,0 +1,197 @@
+/* What holds between replicas: looked at after every turn of a node, with eyes
+ * that no user has. */
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/hash.h"
+#include "consensus/node_impl.h"
+#include "tests/sim/run.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The state of a shard at an applied index, from whoever got there first. */
+struct point {
+	uint8_t chain[32];
+	uint64_t next_offset, clock;
+	unsigned node;
+};
+
+void replicas_init(struct run *r)
+{
+	map_init(&r->chains);
+	map_init(&r->leaders);
+}
+
+void replicas_release(struct run *r)
+{
+	MAP_FOREACH(slot, &r->chains)
+		free(slot->val);
+	map_release(&r->chains);
+	map_release(&r->leaders);
+}
+
+static void look_leader(struct run *r, const struct shard *s, unsigned node)
+{
+	uint64_t key = (uint64_t)s->id << 48 ^ s->term;
+	void *was;
+
+	if (s->role != GROUP_LEADER)
+		return;
+	was = map_put(&r->leaders, key, &r->world.nodes[node]);
+	if (was && was != &r->world.nodes[node])
+		run_fail(r, "shard %u has two leaders in term %" PRIu64, s->id,
+			 s->term);
+}
+
+static void look_state(struct run *r, const struct shard *s, unsigned node)
+{
+	const struct store_meta *m = store_meta(s->store);
+	uint64_t key = (uint64_t)s->id << 48 ^ m->applied_index;
+	struct point *p = map_get(&r->chains, key);
+
+	if (!p) {
+		p = xcalloc(1, sizeof *p);
+		memcpy(p->chain, m->chain, 32);
+		p->next_offset = m->next_offset;
+		p->clock = m->clock;
+		p->node = node;
+		map_put(&r->chains, key, p);
+		return;
+	}
+	if (memcmp(p->chain, m->chain, 32) || p->next_offset != m->next_offset ||
+	    p->clock != m->clock)
+		run_fail(r, "shard %u at index %" PRIu64
+			    ": node %u has another history than node %u",
+			 s->id, m->applied_index, node, p->node);
+}
+
+/* No replica knows a cursor that the device has not on its storage. */
+static void look_cursors(struct run *r, struct shard *s, unsigned node)
+{
+	unsigned i, k;
+
+	for (i = 0; i < r->p.accounts; i++) {
+		if (node_shard_of(s->node, r->ids[i]) != s->id)
+			continue;
+		for (k = 0; k < r->p.devices[i]; k++) {
+			struct device *d = r->devices[i][k];
+			struct result res = { 0 };
+
+			if (!d || !d->device ||
+			    !machine_device(&s->machine, d->account, d->device,
+					    &res))
+				continue;
+			if (res.cursor > d->store.state.meta.cursor)
+				run_fail(r, "node %u has cursor %" PRIu64
+					    " of device %u.%u, which stored %"
+					    PRIu64, node, res.cursor, i, k + 1,
+					 d->store.state.meta.cursor);
+		}
+	}
+}
+
+void replicas_look(struct run *r, unsigned node)
+{
+	struct node *n = r->world.nodes[node].node;
+	uint32_t i;
+
+	for (i = 0; i < n->n_shards; i++) {
+		struct shard *s = &n->shards[i];
+		uint64_t applied;
+
+		if (s->faulty) {
+			run_fail(r, "node %u shard %u is faulty: %s", node, i,
+				 s->why);
+			continue;
+		}
+		look_leader(r, s, node);
+		applied = store_meta(s->store)->applied_index;
+		if (applied == r->applied[node][i])
+			continue;
+		r->applied[node][i] = applied;
+		look_state(r, s, node);
+		look_cursors(r, s, node);
+	}
+}
+
+bool replicas_level(struct run *r)
+{
+	unsigned node, leaders;
+	uint32_t i;
+
+	for (i = 0; i < r->world.nodes[1].node->n_shards; i++) {
+		uint64_t applied = 0;
+
+		leaders = 0;
+		for (node = 1; node <= r->world.cfg.nodes; node++) {
+			struct shard *s =
+				&r->world.nodes[node].node->shards[i];
+			struct group_info gi;
+
+			group_info(s->group, &gi);
+			leaders += s->role == GROUP_LEADER;
+			if (node > 1 && gi.last_index != applied)
+				return false;
+			applied = gi.last_index;
+			if (store_meta(s->store)->applied_index != applied)
+				return false;
+		}
+		if (leaders != 1)
+			return false;
+	}
+	return true;
+}
+
+struct rows {
+	uint64_t hash, n;
+};
+
+static bool add_row(void *arg, const void *key, unsigned klen, const void *val,
+		    uint32_t len)
+{
+	struct rows *w = arg;
+	uint64_t v[4] = { w->hash, xxh3(key, klen), xxh3(val, len), w->n++ };
+
+	w->hash = xxh3(v, sizeof v);
+	return true;
+}
+
+void replicas_end(struct run *r)
+{
+	static const unsigned tables[] = { T_ACCOUNT, T_DEVICE, T_DEDUPE, T_META };
+	struct node_shard_info first, info;
+	uint64_t rows[4] = { 0 };
+	unsigned node, t;
+	uint32_t i;
+
+	for (i = 0; i < r->world.nodes[1].node->n_shards; i++) {
+		for (node = 1; node <= r->world.cfg.nodes; node++) {
+			struct node *n = r->world.nodes[node].node;
+			struct err e = { 0 };
+
+			node_shard_info(n, i, &info);
+			if (node == 1)
+				first = info;
+			else if (memcmp(info.root, first.root, 32) ||
+				 info.records != first.records ||
+				 info.clock != first.clock)
+				run_fail(r, "shard %u: nodes 1 and %u end with "
+					    "different roots", i, node);
+			for (t = 0; t < 4; t++) {
+				struct rows w = { 0 };
+
+				if (row_walk(n->shards[i].store, tables[t],
+					     add_row, &w, &e))
+					run_fail(r, "node %u shard %u: %s",
+						 node, i, e.msg);
+				if (node == 1)
+					rows[t] = w.hash;
+				else if (rows[t] != w.hash)
+					run_fail(r, "shard %u table %u differs "
+						    "on node %u", i, tables[t],
+						 node);
+			}
+		}
+	}
+}

@@ -1,0 +1,217 @@
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "consensus/node_impl.h"
+#include "tests/sim/run.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define READY_US 30000000
+#define QUIESCE_US 180000000 /* everything pending must finish in this time */
+
+void run_fail(struct run *r, const char *fmt, ...)
+{
+	char text[sizeof r->world.failure];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	world_fail(&r->world, "%s", text);
+}
+
+static bool failed(const struct run *r)
+{
+	return r->world.failure[0];
+}
+
+static void on_turn(void *arg, unsigned node)
+{
+	replicas_look(arg, node);
+}
+
+static bool all_up(const struct run *r)
+{
+	unsigned i;
+
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (!world_up(&r->world, i) ||
+		    !node_ready(r->world.nodes[i].node))
+			return false;
+	return true;
+}
+
+static bool step_until(struct run *r, bool (*done)(struct run *r), uint64_t us)
+{
+	uint64_t end = r->world.sim.now_us + us;
+
+	while (r->world.sim.now_us < end && !failed(r)) {
+		if (done && done(r))
+			return true;
+		if (!world_step(&r->world))
+			break;
+	}
+	return !done;
+}
+
+static bool ready(struct run *r)
+{
+	return all_up(r);
+}
+
+/* ---- the end of a run ------------------------------------------------------------- */
+
+static bool device_level(struct run *r, const struct device *d)
+{
+	uint32_t shard = node_shard_of(r->world.nodes[1].node, d->account);
+	struct machine *m = &r->world.nodes[1].node->shards[shard].machine;
+	uint64_t end = machine_inbox_end(m, d->account);
+	struct result res = { 0 };
+
+	machine_device(m, d->account, d->device, &res);
+	return device_settled(d) && d->store.state.meta.cursor == end &&
+	       res.cursor == end;
+}
+
+static bool level(struct run *r)
+{
+	unsigned i, k;
+
+	if (r->world.sim.events % 64 || !all_up(r))
+		return false;
+	for (i = 0; i < r->p.accounts; i++)
+		for (k = 0; k < r->p.devices[i]; k++)
+			if (!device_level(r, r->devices[i][k]))
+				return false;
+	return replicas_level(r);
+}
+
+static void say_what_hangs(struct run *r)
+{
+	unsigned i, k;
+
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (!world_up(&r->world, i) ||
+		    !node_ready(r->world.nodes[i].node)) {
+			run_fail(r, "node %u is not ready", i);
+			return;
+		}
+	for (i = 0; i < r->p.accounts; i++)
+		for (k = 0; k < r->p.devices[i]; k++) {
+			struct device *d = r->devices[i][k];
+
+			if (d->client && device_level(r, d))
+				continue;
+			run_fail(r, "device %u.%u does not settle: %s (%s), %zu "
+				    "open, cursor %" PRIu64 " of %" PRIu64,
+				 i, k + 1,
+				 d->client ? client_state_name(
+						     client_state(d->client))
+					   : "crashed",
+				 d->client ? client_reason(d->client) : "",
+				 d->client ? client_outbox_len(d->client) : 0,
+				 d->store.state.meta.cursor,
+				 d->client ? client_inbox_end(d->client) : 0);
+			return;
+		}
+	run_fail(r, "replicas do not level");
+}
+
+static void heal(struct run *r)
+{
+	unsigned i, k;
+
+	sim_trace(&r->world.sim, "heal");
+	chaos_heal(r);
+	for (i = 0; i < r->p.accounts; i++)
+		for (k = 0; k < r->p.devices[i]; k++) {
+			struct device *d = r->devices[i][k];
+
+			if (!d->client)
+				continue;
+			client_resume(d->client);
+			device_pump(d);
+		}
+}
+
+static void phases(struct run *r)
+{
+	unsigned i;
+
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		world_start(&r->world, i);
+	if (!step_until(r, ready, READY_US)) {
+		run_fail(r, "the cluster does not get ready");
+		return;
+	}
+	if (!people_set_up(r)) {
+		run_fail(r, "accounts and devices cannot be made");
+		return;
+	}
+	people_start(r);
+	chaos_start(r);
+	step_until(r, NULL, r->p.chaos_us);
+	if (failed(r))
+		return;
+	heal(r);
+	if (!step_until(r, level, QUIESCE_US))
+		say_what_hangs(r);
+	if (failed(r))
+		return;
+	replicas_end(r);
+	check_end(&r->check);
+}
+
+static void report(struct run *r, struct run_result *out)
+{
+	struct world *w = &r->world;
+
+	memset(out, 0, sizeof *out);
+	out->ok = !failed(r);
+	memcpy(out->failure, w->failure, sizeof out->failure);
+	out->trace_hash = w->sim.trace_hash;
+	out->events = w->sim.events;
+	out->sim_us = w->sim.now_us;
+	out->sends = r->check.n_sends;
+	out->acked = r->check.acked;
+	out->refused = r->check.refused;
+	out->delivered = r->check.delivered;
+	out->reads = r->check.reads_done;
+	out->faults = r->faults;
+	out->crashes = w->crashes + w->kills + w->disk_deaths;
+	out->lost = r->check.lost;
+	out->duplicated = r->check.duplicated;
+	out->reordered = r->check.reordered;
+}
+
+void run_seed(uint64_t seed, bool verbose, struct run_result *out)
+{
+	struct run *r = xcalloc(1, sizeof *r);
+	unsigned i, k;
+
+	params_draw(&r->p, seed);
+	rand_seeded(&r->rand, seed * 31 + 7);
+	world_init(&r->world, &r->p.world);
+	r->world.sim.verbose = verbose;
+	r->world.arg = r;
+	r->world.down = chaos_node_down;
+	r->world.turned = on_turn;
+	check_init(&r->check, r);
+	replicas_init(r);
+	memset(r->applied, 0xff, sizeof r->applied);
+	phases(r);
+	report(r, out);
+	r->over = r->quiet = true;
+	for (i = 0; i < r->p.accounts; i++)
+		for (k = 0; k < r->p.devices[i]; k++)
+			if (r->devices[i][k] && r->devices[i][k]->client)
+				device_crash(r->devices[i][k]);
+	world_release(&r->world);
+	people_release(r);
+	check_release(&r->check);
+	replicas_release(r);
+	free(r);
+}

@@ -1,0 +1,169 @@
+/* One run of the simulator: a world, people with devices who write to each other,
+ * faults from the seed, and a checker that keeps its own history.
+ *
+ *	params.c    what the seed draws (swarm: some faults are fully off)
+ *	device.c    a device: client engine over store_mem and a world_conn
+ *	people.c    accounts, what they write, crashes of their devices
+ *	chaos.c     faults of nodes, disks and network
+ *	check.c     the history, and the guarantees of the design at the end
+ *	replicas.c  what holds between replicas at every event
+ *	run.c       phases: set up, chaos, heal, quiesce, check */
+#ifndef QUIPU_TESTS_SIM_RUN_H
+#define QUIPU_TESTS_SIM_RUN_H
+
+#include "base/map.h"
+#include "client/quipu.h"
+#include "client/store_mem.h"
+#include "tests/lib/world.h"
+#include "tests/sim/chaos.h"
+
+#define ACCOUNTS_MAX 8
+#define DEVICES_RUN_MAX 3 /* per account */
+
+struct run;
+
+/* ---- what the seed draws ------------------------------------------------------ */
+
+struct params {
+	struct world_config world;
+	unsigned accounts, devices[ACCOUNTS_MAX];
+	uint64_t chaos_us;          /* length of the phase with faults */
+	uint64_t write_mean_us;     /* per device, between two messages */
+	uint32_t window;            /* of clients */
+	uint32_t big_permille;      /* bodies of up to 60 KiB */
+	uint32_t lost_permille;     /* messages to an account that is none */
+	uint64_t fault_mean_us;
+	unsigned weight[FAULTS];       /* enum fault -> share */
+	unsigned full_restart_permille;
+};
+void params_draw(struct params *p, uint64_t seed);
+
+/* ---- history -------------------------------------------------------------------- */
+
+enum send_fate { FATE_OPEN, FATE_ACKED, FATE_REFUSED, FATE_FORGOTTEN };
+
+/* One message as its writer knows it. */
+struct sent {
+	uint64_t number;        /* in the run, from 1; starts its mid */
+	uint64_t from, to, seq, seen, body_hash;
+	uint32_t device, body_len;
+	uint8_t mid[16], cls;
+	enum send_fate fate;
+	bool durable, to_nobody;
+	uint64_t lamport, offset;
+	uint32_t shard;
+	unsigned found, copies; /* records in the recipient's, own inbox */
+};
+
+/* One delivery, the newest that a device saw of a number. */
+struct seen {
+	uint8_t mid[16];
+	uint64_t lamport, from, seq, body_hash;
+};
+
+struct check {
+	struct run *run;
+	struct map sends;       /* number -> struct sent */
+	uint64_t n_sends, acked, refused, delivered, resolved_dup;
+	uint64_t lost, duplicated, reordered;
+	uint64_t acked_to[ACCOUNTS_MAX]; /* with an inbox number */
+	uint64_t reads, reads_done;
+};
+
+struct device {
+	struct run *run;
+	unsigned account_i, number; /* as in accounts[], from 1 */
+	uint64_t account;
+	uint32_t device, epoch;
+	struct store_mem store;
+	struct client *client;  /* NULL: crashed */
+	struct world_conn *conn;
+	bool open;              /* conn may carry messages */
+	struct rand rand;
+	uint64_t armed_us;
+	unsigned life;
+	/* what its owner saw; the durable half survives a crash */
+	uint64_t seen_lamport, seen_durable;
+	uint64_t last_n;        /* newest record given by this engine */
+	struct seen *inbox;     /* by number */
+	size_t inbox_cap;
+	uint64_t next_write_us;
+	unsigned crashes, elsewhere;
+};
+
+/* ---- run ------------------------------------------------------------------------- */
+
+struct run {
+	struct world world;
+	struct params p;
+	struct check check;
+	struct rand rand;       /* of people and faults */
+	uint64_t ids[ACCOUNTS_MAX];
+	struct device *devices[ACCOUNTS_MAX][DEVICES_RUN_MAX];
+	unsigned n_devices;
+	bool quiet;             /* no new messages, no faults */
+	bool over;
+	uint64_t faults, restarts, elsewhere;
+	struct map chains;      /* shard, applied index -> chain */
+	struct map leaders;     /* shard, term -> node */
+	uint64_t applied[WORLD_NODES_MAX + 1][SHARDS_MAX];
+};
+
+struct run_result {
+	bool ok;
+	char failure[400];
+	uint64_t trace_hash, events, sim_us;
+	uint64_t sends, acked, refused, delivered, faults, crashes, reads;
+	uint64_t lost, duplicated, reordered;
+};
+void run_seed(uint64_t seed, bool verbose, struct run_result *out);
+void run_fail(struct run *r, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* people.c */
+bool people_set_up(struct run *r);  /* accounts and devices, without faults */
+void people_start(struct run *r);
+void people_release(struct run *r);
+void people_write(struct device *d); /* at its next_write_us */
+int account_index(const struct run *r, uint64_t id);
+struct device *device_of(struct run *r, uint64_t account, uint32_t device);
+
+/* device.c */
+struct device *device_new(struct run *r, unsigned account_i, unsigned number);
+void device_free(struct device *d);
+void device_start(struct device *d);
+void device_crash(struct device *d);
+/* After any call into its engine. */
+void device_pump(struct device *d);
+bool device_settled(const struct device *d);
+
+/* chaos.c */
+void chaos_start(struct run *r);
+void chaos_node_down(void *arg, unsigned node);
+void chaos_heal(struct run *r);
+
+/* check.c */
+void check_init(struct check *c, struct run *r);
+void check_release(struct check *c);
+/* Before client_send(): the draft's mid and body are made here. */
+struct sent *check_compose(struct check *c, struct device *d, uint64_t to,
+			   uint8_t cls, uint32_t len, struct buf *body);
+void check_composed(struct check *c, struct sent *s, uint64_t seq);
+void check_record(struct check *c, struct device *d,
+		  const struct client_record *rec);
+void check_settled(struct check *c, struct device *d,
+		   const struct client_settled *st);
+/* An op of the device's store became durable. */
+void check_durable(struct device *d, const struct store_op *op);
+void check_crashed(struct check *c, struct device *d);
+void check_read(struct run *r); /* a linearizable read somewhere */
+void check_end(struct check *c);
+
+/* replicas.c */
+void replicas_init(struct run *r);
+void replicas_release(struct run *r);
+void replicas_look(struct run *r, unsigned node); /* after its turn */
+bool replicas_level(struct run *r);               /* all applied the same */
+void replicas_end(struct run *r);
+
+#endif
