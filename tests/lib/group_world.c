@@ -18,6 +18,31 @@ const struct net_sim_config gw_net_calm = {
 	.delay_min_us = 50, .delay_max_us = 400,
 };
 
+static void dump(const struct gw *w)
+{
+	unsigned i;
+
+	for (i = 1; i <= w->cfg.nodes; i++) {
+		const struct gw_node *n = &w->n[i];
+		const struct group *g = n->group;
+
+		if (!n->alive) {
+			fprintf(stderr, "  %u is down\n", i);
+			continue;
+		}
+		fprintf(stderr,
+			"  %u: state %d term %" PRIu64 " trail %" PRIu64
+			" last %" PRIu64 " stored %" PRIu64 " durable %" PRIu64
+			" commit %" PRIu64 " applied %" PRIu64 " snap %" PRIu64
+			" waiting %u votes %u\n",
+			i, g->raft.state, (uint64_t)g->raft.current_term,
+			g->trail_first, g->cache.last,
+			(uint64_t)g->raft.last_stored, g->durable, g->commit,
+			g->applied, g->snap_index, g->n_waiting,
+			g->votes_pending);
+	}
+}
+
 void gw_fail(const struct gw *w, const char *fmt, ...)
 {
 	va_list ap;
@@ -28,6 +53,8 @@ void gw_fail(const struct gw *w, const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fprintf(stderr, "\n");
+	dump(w);
+	fflush(stdout);
 	abort();
 }
 
@@ -513,9 +540,7 @@ bool gw_settled(struct gw *w)
 		return false;
 	group_info(w->n[l].group, &info);
 	for (i = 1; i <= w->cfg.nodes; i++)
-		if (w->n[i].alive &&
-		    (w->n[i].applied != info.last_index ||
-		     w->n[i].group->cache.last != info.last_index))
+		if (w->n[i].alive && w->n[i].applied != info.last_index)
 			return false;
 	return true;
 }
@@ -591,6 +616,9 @@ void gw_check_logs(struct gw *w)
 
 		if (!n->alive)
 			continue;
+		if (n->group->cache.last != w->last)
+			gw_fail(w, "node %u's log ends at %" PRIu64, i,
+				n->group->cache.last);
 		for (k = n->group->snap_index + 1; k <= w->last; k++) {
 			struct entry *e = log_get(n->group, k);
 

@@ -100,7 +100,9 @@ bool gw_settled(struct gw *w);
 /* n commands of `bytes` payload; the group's answer. */
 int gw_submit(struct gw *w, unsigned node, unsigned n, unsigned bytes);
 void gw_read(struct gw *w, unsigned node);
-/* After gw_settled: every entry of every living node's log is the same. */
+/* After gw_settled, when the last entry is of the leader's own term: every entry
+ * of every living node's log is the same and there are no others.  (The leader
+ * of a quiet group lets uncommitted ends of older terms be.) */
 void gw_check_logs(struct gw *w);
 
 void gw_fail(const struct gw *w, const char *fmt, ...)
