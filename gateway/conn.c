@@ -15,6 +15,8 @@
 #include "base/wsframe.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -371,8 +373,12 @@ void conn_open(struct gateway *g, int fd, int http_fd, enum wire_format format,
 	       const uint8_t *extra, size_t extra_len)
 {
 	struct conn *c = xcalloc(1, sizeof *c);
+	int one = 1;
 
 	(void)http_fd;
+	/* The HTTP library left it off.  An ack and a delivery are two small
+	 * writes: the second would wait for the peer's delayed TCP ack. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	c->magic = CONN_MAGIC;
 	c->g = g;
 	c->fd = fd;
