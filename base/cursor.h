@@ -16,7 +16,8 @@ struct cursor {
 
 static inline struct cursor cursor_of(const void *p, size_t n)
 {
-	struct cursor c = { p, (const uint8_t *)p + n, false };
+	/* Nothing may be NULL, and NULL + 0 is undefined. */
+	struct cursor c = { p, n ? (const uint8_t *)p + n : p, false };
 	return c;
 }
 static inline size_t cursor_left(const struct cursor *c)
