@@ -560,10 +560,11 @@ void node_close(struct node *n)
 	uint32_t i;
 
 	n->dead = true;
-	for (i = 0; i < n->n_shards; i++)
-		shard_close(&n->shards[i]);
+	/* First: after a simulated crash it still holds requests of shards. */
 	if (n->journal)
 		journal_close(n->journal);
+	for (i = 0; i < n->n_shards; i++)
+		shard_close(&n->shards[i]);
 	map_release(&n->peer_followers);
 	remotes_release(&n->remotes);
 	buf_release(&n->scratch);
