@@ -378,6 +378,8 @@ void net_sim_stop(struct net_sim *ns, unsigned node, bool reset)
 {
 	unsigned b;
 
+	if (!alive(ns, node))
+		return;
 	ns->ends[node]->alive = false;
 	for (b = 1; b <= ns->n; b++) {
 		struct pair *p;
