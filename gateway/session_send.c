@@ -137,7 +137,7 @@ static void own_copy(struct session *s, struct route_call *c)
 	m->origin_shard = x->shard;
 	m->origin_offset = x->offset;
 	m->origin_lamport = x->lamport;
-	m->headers = c->body.data + x->own_at;
+	m->headers = x->own_len ? c->body.data + x->own_at : NULL;
 	m->headers_len = x->own_len;
 	AZ(route_propose(s->env->route, c)); /* its bytes are kept already */
 }
@@ -305,7 +305,8 @@ static int keep_bytes(struct session *s, struct route_call *c,
 	if (rv)
 		return rv;
 	m->body = c->body.data;
-	m->headers = c->body.data + m->body_len;
+	if (n)
+		m->headers = c->body.data + m->body_len;
 	m->headers_len = (uint32_t)n;
 	x->own_at = m->body_len + (uint32_t)n;
 	x->own_len = (uint32_t)own;
