@@ -573,28 +573,43 @@ static int boot_load(struct group *g, const struct group_boot *boot,
 	return 0;
 }
 
-static int boot_check(const struct group_boot *boot,
+/* The journal holds what was applied and what follows it, or says with its mark
+ * that the store has it. */
+static int boot_check(struct group *g, const struct group_boot *boot,
 		      const struct journal_shard *sh, struct err *e)
 {
+	uint64_t applied = boot->applied_index, term;
+
 	if (sh->faulty)
 		return err_set(e, ERR_FAULTY, "%s", sh->why);
 	if (sh->last_index >= sh->first_index && sh->first_index) {
-		if (sh->first_index > boot->applied_index + 1)
+		if (sh->first_index > applied + 1)
 			return err_set(e, ERR_FAULTY,
 				       "journal starts at %" PRIu64
 				       ", applied is %" PRIu64,
-				       sh->first_index, boot->applied_index);
-		if (sh->last_index < boot->applied_index)
+				       sh->first_index, applied);
+		if (sh->last_index < applied)
 			return err_set(e, ERR_FAULTY,
 				       "journal ends at %" PRIu64
 				       ", applied is %" PRIu64,
-				       sh->last_index, boot->applied_index);
-	} else if (boot->applied_index > sh->mark_index) {
+				       sh->last_index, applied);
+		term = journal_term(g->journal, g->cfg.shard, applied);
+		if (term && term != boot->applied_term)
+			return err_set(e, ERR_FAULTY,
+				       "entry %" PRIu64 " has term %" PRIu64
+				       " in the journal, %" PRIu64
+				       " was applied",
+				       applied, term, boot->applied_term);
+	} else if (applied != sh->mark_index) {
 		return err_set(e, ERR_FAULTY,
 			       "journal has no entries, mark %" PRIu64
 			       ", applied is %" PRIu64,
-			       sh->mark_index, boot->applied_index);
+			       sh->mark_index, applied);
 	}
+	if (sh->term < sh->last_term || sh->term < boot->applied_term)
+		return err_set(e, ERR_FAULTY,
+			       "term %" PRIu64 " is below that of an entry",
+			       sh->term);
 	return 0;
 }
 
@@ -616,7 +631,7 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	if (!sh || !sh->present)
 		sh = &none;
 	raft_cache_init(&g->cache, g->cfg.cache_bytes, applied + 1);
-	rv = boot_check(boot, sh, e);
+	rv = boot_check(g, boot, sh, e);
 	if (rv)
 		return rv;
 	g->applied = g->snap_index = applied;

@@ -409,7 +409,7 @@ static void append_drop_first(struct append *a)
  * there is the leader's too. */
 static void append_trim(struct group *g, struct append *a)
 {
-	if (a->prev + 1 < g->trail_first && a->prev < g->snap_index) {
+	if (a->prev < g->trail_first && a->prev < g->snap_index) {
 		while (a->n && a->prev < g->snap_index)
 			append_drop_first(a);
 		if (a->prev <= g->snap_index) {
