@@ -1,0 +1,48 @@
+"""Fixtures for tests against real processes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lib.server import QUIPUD, Cluster, Node, drop_folder, new_folder  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built():
+    if not QUIPUD.exists():
+        pytest.exit(f"{QUIPUD} is not built: make", 2)
+
+
+@pytest.fixture
+def folder():
+    path = new_folder()
+    yield path
+    drop_folder(path)
+
+
+@pytest.fixture
+def fresh_node(folder):
+    """A single node of this test's own, started."""
+    node = Node(folder / "data").start()
+    yield node
+    node.kill()
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A single node that the tests of a file share."""
+    path = new_folder()
+    made = Node(path / "data").start()
+    yield made
+    made.kill()
+    drop_folder(path)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three nodes that the tests of a file share."""
+    with Cluster() as made:
+        yield made
