@@ -11,10 +11,23 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef SESSION_WORLD_ASSERTS /* a fuzz target: no test to fail, so it aborts */
+#include "base/assert.h"
+#define assert_true(x) AN(x)
+#define assert_false(x) AZ(x)
+#define assert_null(x) AZ(x)
+#define assert_non_null(x) AN(x)
+#define assert_int_equal(a, b) AN((uint64_t)(a) == (uint64_t)(b))
+#define assert_ptr_equal(a, b) AN((a) == (b))
+#define assert_string_equal(a, b) AZ(strcmp(a, b))
+#define print_message printf
+#else
 /* after the four headers that it needs */
 #include <cmocka.h>
+#endif
 
 #define ANN 0xa11ceull
 #define BOB 0xb0bull
