@@ -1,0 +1,243 @@
+/* quipuctl: what an operator asks of a running server, through its admin socket.
+ * Commands are in tools/quipuctl/. */
+#include "base/alloc.h"
+#include "tools/quipuctl/ctl.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct command {
+	const char *name, *args, *doc;
+	int (*run)(struct ctl *c, int argc, char **argv);
+} commands[] = {
+	{ "status", "", "the server: shards, sessions, journal", ctl_status },
+	{ "nodes", "", "the cluster's nodes, as this one sees them", ctl_nodes },
+	{ "shards", "[SHARD]", "every shard, or one with its voters", ctl_shards },
+	{ "leaders", "", "who leads each shard", ctl_leaders },
+	{ "account", "add [ID]", "a new account (ID: 16 hex digits)", ctl_account_cmd },
+	{ "account", "show ACCOUNT", "its shard, inbox and devices", ctl_account_cmd },
+	{ "device", "add ACCOUNT", "a new device", ctl_device },
+	{ "device", "remove ACCOUNT DEVICE", "its sockets close at once", ctl_device },
+	{ "token", "ACCOUNT DEVICE", "an access token (--ttl, default 10 min)",
+	  ctl_token },
+	{ "invite", "NAME", "account, device and token of a new person, as\n"
+	  "                            HOME/NAME/profile.json (--gateway, --home)",
+	  ctl_invite },
+	{ "introduce", "NAME NAME", "each becomes the other's contact (--home)",
+	  ctl_introduce },
+	{ "transfer", "SHARD NODE", "the shard's leadership to another node",
+	  ctl_transfer },
+	{ "drain", "", "say goodbye to all clients and stop, as SIGTERM", ctl_drain },
+	{ "stats", "", "the counters of /metrics", ctl_stats },
+	{ "config", "", "the settings of the running server", ctl_config },
+	{ "config", "check FILE", "is this configuration file good?  Asks no server",
+	  ctl_config },
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static void usage(FILE *f)
+{
+	size_t i;
+
+	fputs("usage: quipuctl [options] COMMAND\n\ncommands:\n", f);
+	for (i = 0; i < N_COMMANDS; i++) {
+		char left[64];
+
+		snprintf(left, sizeof left, "%s %s", commands[i].name,
+			 commands[i].args);
+		fprintf(f, "  %-24s  %s\n", left, commands[i].doc);
+	}
+	fputs("\noptions:\n"
+	      "  -d, --data DIR       data folder of the server; its socket is\n"
+	      "                       DIR/admin.sock (./data, or $QUIPU_NODE_DATA)\n"
+	      "  -s, --socket PATH    the socket itself\n"
+	      "  -j, --json           answers as JSON, one line\n"
+	      "  -t, --ttl SECONDS    life of a token (token: 600; invite: 1 year)\n"
+	      "  -g, --gateway URL    invite: ws://HOST:PORT or wss://HOST:PORT;\n"
+	      "                       repeat it for more (from the server when absent)\n"
+	      "  -H, --home DIR       invite, introduce: folder of the people (./people)\n"
+	      "      --ca FILE        invite: CA of wss:// gateways\n"
+	      "  -h, --help\n"
+	      "\nexit status: 0 done; 1 refused, the message says why; 2 wrong usage;\n"
+	      "3 no server, or it went away in between\n", f);
+}
+
+/* ---- what commands share -------------------------------------------------- */
+
+int ctl_usage(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("quipuctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs(" (quipuctl --help)\n", stderr);
+	return CTL_USAGE;
+}
+
+int ctl_fail(const struct ctl *c, int rv, const char *name, const struct err *e)
+{
+	if (c->json)
+		ctl_print(json_pack("{s:b,s:s,s:s}", "ok", 0, "error",
+				    *name ? name : err_name(rv), "detail", e->msg));
+	fprintf(stderr, "quipuctl: %s%s%s\n", name, *name ? ": " : "", e->msg);
+	if (*name || rv == ERR_CONFIG || rv == ERR_FORMAT || rv == ERR_INVALID)
+		return CTL_REFUSED;
+	return CTL_UNREACHABLE;
+}
+
+int ctl_try(struct ctl *c, json_t *request, json_t **answer,
+	    char name[ADMIN_NAME_MAX], struct err *e)
+{
+	int rv = 0;
+
+	name[0] = 0;
+	if (!c->admin)
+		rv = admin_client_open(&c->admin, c->socket, e);
+	if (rv) {
+		json_decref(request);
+		return rv;
+	}
+	return admin_client_call(c->admin, request, answer, name, e);
+}
+
+int ctl_call(struct ctl *c, json_t *request, json_t **answer)
+{
+	char name[ADMIN_NAME_MAX];
+	struct err e;
+	int rv = ctl_try(c, request, answer, name, &e);
+
+	return rv ? ctl_fail(c, rv, name, &e) : CTL_OK;
+}
+
+int ctl_print(json_t *o)
+{
+	json_dumpf(o, stdout, JSON_COMPACT);
+	putchar('\n');
+	json_decref(o);
+	return CTL_OK;
+}
+
+json_t *ctl_id(uint64_t account)
+{
+	char text[17];
+
+	snprintf(text, sizeof text, "%016" PRIx64, account);
+	return json_string(text);
+}
+
+uint64_t ctl_u(const json_t *o, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(o, name));
+}
+
+const char *ctl_s(const json_t *o, const char *name)
+{
+	const char *s = json_string_value(json_object_get(o, name));
+
+	return s ? s : "";
+}
+
+bool ctl_number(const char *what, const char *s, uint64_t min, uint64_t max,
+		uint64_t *v)
+{
+	char *end;
+	unsigned long long n = strtoull(s, &end, 10);
+
+	if (*s < '0' || *s > '9' || *end || n < min || n > max) {
+		ctl_usage("%s \"%s\": a number from %" PRIu64 " to %" PRIu64
+			  " is expected", what, s, min, max);
+		return false;
+	}
+	*v = n;
+	return true;
+}
+
+/* ---- main ----------------------------------------------------------------- */
+
+static int run(struct ctl *c, int argc, char **argv)
+{
+	size_t i;
+
+	for (i = 0; i < N_COMMANDS; i++)
+		if (strcmp(commands[i].name, argv[0]) == 0)
+			return commands[i].run(c, argc, argv);
+	return ctl_usage("no command \"%s\"", argv[0]);
+}
+
+enum { O_CA = 256 };
+
+static const struct option longs[] = {
+	{ "data", required_argument, NULL, 'd' },
+	{ "socket", required_argument, NULL, 's' },
+	{ "json", no_argument, NULL, 'j' },
+	{ "ttl", required_argument, NULL, 't' },
+	{ "gateway", required_argument, NULL, 'g' },
+	{ "home", required_argument, NULL, 'H' },
+	{ "ca", required_argument, NULL, O_CA },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int main(int argc, char **argv)
+{
+	const char *data = getenv("QUIPU_NODE_DATA");
+	struct ctl c = { .home = "./people" };
+	char *socket = NULL;
+	int o, rv;
+
+	if (!data || !*data)
+		data = "./data";
+	while ((o = getopt_long(argc, argv, "d:s:jt:g:H:h", longs, NULL)) != -1) {
+		switch (o) {
+		case 'd':
+			data = optarg;
+			break;
+		case 's':
+			c.socket = optarg;
+			break;
+		case 'j':
+			c.json = true;
+			break;
+		case 't':
+			if (!ctl_number("--ttl", optarg, 1, 366 * 86400, &c.ttl_s))
+				return CTL_USAGE;
+			break;
+		case 'g':
+			if (c.n_gateways == 8)
+				return ctl_usage("at most 8 gateways");
+			c.gateway[c.n_gateways++] = optarg;
+			break;
+		case 'H':
+			c.home = optarg;
+			break;
+		case O_CA:
+			c.ca = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return CTL_OK;
+		default:
+			return CTL_USAGE;
+		}
+	}
+	if (optind == argc) {
+		usage(stderr);
+		return CTL_USAGE;
+	}
+	if (!c.socket)
+		c.socket = socket = xasprintf("%s/admin.sock", data);
+	rv = run(&c, argc - optind, argv + optind);
+	admin_client_free(c.admin);
+	free(socket);
+	if (fflush(stdout) || ferror(stdout)) {
+		perror("quipuctl: output");
+		return CTL_REFUSED;
+	}
+	return rv;
+}
