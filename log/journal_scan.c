@@ -26,12 +26,22 @@ struct found {
 	bool bad;              /* header and rows are good, a record is not */
 	bool unknown;          /* not even the header */
 	bool weak;             /* good, but the file's header is not */
+	size_t rec, n_recs;    /* in scan->recs, when it is good */
+};
+
+/* What replay needs of a record, so that no byte is read twice. */
+struct srec {
+	uint64_t term, index, off, vote;
+	uint32_t shard, len;
+	uint8_t type;
 };
 
 struct scan {
 	struct journal *j;
 	struct found *found;
-	size_t n, cap;
+	struct srec *recs;
+	size_t n, cap, n_recs, cap_recs;
+	struct buf file;       /* the one being looked at */
 	uint32_t bad_headers;  /* of files that hold groups */
 	/* The newest file header's last indexes, moved by what follows it. */
 	uint64_t newest_use, ends[JOURNAL_SHARDS_MAX];
@@ -47,16 +57,39 @@ static void found_add(struct scan *sc, struct found f)
 	sc->found[sc->n++] = f;
 }
 
-static bool records_good(const uint8_t *p, const struct jg_header *g)
+static void rec_add(struct scan *sc, const struct jr *r, uint64_t off)
+{
+	if (sc->n_recs == sc->cap_recs) {
+		sc->cap_recs = sc->cap_recs ? 2 * sc->cap_recs : 1024;
+		sc->recs = xrealloc(sc->recs, sc->cap_recs * sizeof *sc->recs);
+	}
+	sc->recs[sc->n_recs++] = (struct srec){
+		.term = r->term,
+		.index = r->index,
+		.off = off,
+		.vote = r->type == JR_VOTE && r->len == 8 ? get_u64(r->payload)
+							  : 0,
+		.shard = r->shard,
+		.len = r->len,
+		.type = r->type,
+	};
+}
+
+static bool records_good(struct scan *sc, const uint8_t *p,
+			 const struct jg_header *g, uint64_t off)
 {
 	uint32_t at = JG_HEADER + (uint32_t)g->rows * JG_ROW;
+	size_t before = sc->n_recs;
 	unsigned i;
 
 	for (i = 0; i < g->records; i++) {
 		struct jr r;
 
-		if (jr_get(&r, p + at, g->length - at) || r.use != g->use)
+		if (jr_get(&r, p + at, g->length - at) || r.use != g->use) {
+			sc->n_recs = before;
 			return false;
+		}
+		rec_add(sc, &r, off + at);
 		at += r.total;
 	}
 	return true;
@@ -73,6 +106,8 @@ static void scan_groups(struct scan *sc, uint32_t file, const uint8_t *p,
 	while (off + JG_HEADER <= size) {
 		struct jg_header g;
 		int rv = jg_get(&g, p + off, size - off);
+		size_t rec = sc->n_recs;
+		bool ok;
 
 		if (rv || (use && g.use != use)) {
 			/* An older use ends here; or damage, if a group of this
@@ -92,13 +127,15 @@ static void scan_groups(struct scan *sc, uint32_t file, const uint8_t *p,
 						      .file = file,
 						      .unknown = true });
 		gap = false;
+		ok = records_good(sc, p + off, &g, off);
 		found_add(sc, (struct found){ .group = g.group,
 					      .use = use,
 					      .off = off,
 					      .file = file,
 					      .length = g.length,
-					      .bad = !records_good(p + off,
-								   &g) });
+					      .bad = !ok,
+					      .rec = rec,
+					      .n_recs = sc->n_recs - rec });
 		off += jf_round(g.length);
 	}
 }
@@ -129,21 +166,22 @@ static void header_shards(struct journal *j, const uint8_t *p, uint32_t n)
 	}
 }
 
-static int file_read(struct jfile *f, uint8_t **out, uint64_t *size,
-		     struct disk *d, struct err *e)
+static int file_read(struct scan *sc, struct jfile *f, uint64_t *size)
 {
+	struct disk *d = sc->j->disk;
 	size_t got;
-	int rv = d->ops->size(f->file, size, e);
+	int rv = d->ops->size(f->file, size, sc->e);
 
 	if (rv)
 		return rv;
-	*out = xmalloc(*size + JF_HEADER);
-	memset(*out + *size, 0, JF_HEADER);
-	rv = d->ops->pread(f->file, *out, *size, 0, &got, e);
+	buf_clear(&sc->file);
+	buf_reserve(&sc->file, *size + JF_HEADER);
+	rv = d->ops->pread(f->file, sc->file.data, *size, 0, &got, sc->e);
 	if (!rv && got != *size)
-		rv = err_set(e, ERR_IO, "short read");
-	if (rv)
-		free(*out);
+		rv = err_set(sc->e, ERR_IO, "short read");
+	/* A file cut short has a header of zeros all the same. */
+	if (!rv)
+		memset(sc->file.data + *size, 0, JF_HEADER);
 	return rv;
 }
 
@@ -155,15 +193,15 @@ static int scan_file(struct scan *sc, uint32_t i)
 	size_t before = sc->n;
 	uint64_t size;
 	uint8_t *p;
-	int rv = file_read(f, &p, &size, j->disk, sc->e);
+	int rv = file_read(sc, f, &size);
 
 	if (rv)
 		return err_wrap(sc->e, "journal file %08u", f->number);
+	p = sc->file.data;
 	rv = jf_get_header(&h, p);
 	if (rv == ERR_VERSION) {
 		uint32_t version = get_u32(p + 8);
 
-		free(p);
 		return err_set(sc->e, ERR_VERSION,
 			       "journal file %08u has a newer format (version "
 			       "%u, this program knows %u); nothing was changed",
@@ -172,7 +210,6 @@ static int scan_file(struct scan *sc, uint32_t i)
 	if (!rv) {
 		if (memcmp(h.cluster_id, j->cfg.cluster_id, 16) ||
 		    h.node_id != j->cfg.node_id) {
-			free(p);
 			return err_set(sc->e, ERR_CONFIG,
 				       "journal file %08u belongs to node %" PRIu64
 				       " of another cluster or node",
@@ -181,7 +218,6 @@ static int scan_file(struct scan *sc, uint32_t i)
 		header_shards(j, p, h.n_shards);
 	}
 	scan_groups(sc, i, p, size, h.use);
-	free(p);
 	/* A use counts from its first group on, which is written together with
 	 * the header. */
 	f->use = sc->n > before ? sc->found[sc->n - 1].use : 0;
@@ -260,13 +296,13 @@ static void faulty_rows(struct journal *j, const uint8_t *p,
 
 /* ---- replay ---------------------------------------------------------------------- */
 
-static void replay_record(struct scan *sc, const struct jr *r, uint32_t file,
-			  uint64_t off)
+static void replay_record(struct scan *sc, const struct srec *r,
+			  const struct found *f)
 {
 	struct journal *j = sc->j;
 	struct jindex *x = &j->shards[r->shard];
-	bool newest = r->use == sc->newest_use;
-	struct jplace at = { r->term, off, file, r->len };
+	bool newest = f->use == sc->newest_use;
+	struct jplace at = { r->term, r->off, f->file, r->len };
 
 	x->s.present = true;
 	switch (r->type) {
@@ -274,14 +310,14 @@ static void replay_record(struct scan *sc, const struct jr *r, uint32_t file,
 		jindex_append(x, r->index, &at);
 		if (newest)
 			sc->ends[r->shard] = r->index;
-		if (r->index > j->files[file].last[r->shard])
-			j->files[file].last[r->shard] = r->index;
+		if (r->index > j->files[f->file].last[r->shard])
+			j->files[f->file].last[r->shard] = r->index;
 		break;
 	case JR_VOTE:
 		if (r->len != 8 || r->term < x->s.term)
 			break; /* a later file's header said more */
 		x->s.term = r->term;
-		x->s.vote = get_u64(r->payload);
+		x->s.vote = r->vote;
 		break;
 	case JR_TRUNCATE:
 		jindex_truncate(x, r->index);
@@ -319,34 +355,21 @@ static int replay(struct scan *sc, size_t n, bool marks)
 {
 	struct journal *j = sc->j;
 	struct buf b = BUF_INIT;
-	size_t i;
+	size_t i, k;
 	int rv = 0;
 
 	for (i = 0; i < n && !rv; i++) {
 		const struct found *f = &sc->found[i];
 		struct jg_header g;
-		uint32_t at;
-		unsigned k;
 
-		if (f->unknown || (marks && f->bad))
+		for (k = 0; k < f->n_recs; k++)
+			if (!marks || sc->recs[f->rec + k].type == JR_MARK)
+				replay_record(sc, &sc->recs[f->rec + k], f);
+		if (marks || !f->bad)
 			continue;
 		rv = group_read(j, f, &b, sc->e);
-		if (rv || jg_get(&g, b.data, b.len))
-			break;
-		if (f->bad) {
+		if (!rv && !jg_get(&g, b.data, b.len))
 			faulty_rows(j, b.data, &g);
-			continue;
-		}
-		at = JG_HEADER + (uint32_t)g.rows * JG_ROW;
-		for (k = 0; k < g.records; k++) {
-			struct jr r;
-
-			if (jr_get(&r, b.data + at, g.length - at))
-				break;
-			if (!marks || r.type == JR_MARK)
-				replay_record(sc, &r, f->file, f->off + at);
-			at += r.total;
-		}
 	}
 	buf_release(&b);
 	return rv;
@@ -624,5 +647,7 @@ int journal_scan(struct journal *j, struct err *e)
 	if (!rv)
 		check_ends(&sc);
 	free(sc.found);
+	free(sc.recs);
+	buf_release(&sc.file);
 	return rv;
 }
