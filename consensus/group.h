@@ -121,9 +121,11 @@ struct group_info {
 	uint64_t elections, terms_led, dropped_stale, dropped_rej, resent;
 };
 void group_info(const struct group *g, struct group_info *out);
-/* Lowest index that any voter still needs from this leader's log; followers:
- * last index.  For journal_hold(). */
+/* Lowest index that any voter still needs from the leader's log; 0: not known yet.
+ * For journal_hold(). */
 uint64_t group_needed_index(const struct group *g);
+/* A leader tells its followers what it is; now and then. */
+void group_tell_needed(struct group *g);
 
 /* Every message between nodes starts with one byte NODE_MSG_*; a group's then
  * has the shard (u32), and group_receive gets what follows. */

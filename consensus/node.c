@@ -14,6 +14,7 @@
 #define HANDOVER_UP_MS 3000 /* a peer is up this long before it gets leaders */
 #define HANDOVER_RETRY_MS 5000
 #define STOP_MAX_MS 5000
+#define HOLDS_MS 1000
 #define TURN_ROUNDS_MAX 16
 
 void node_fatal(struct node *n, const struct err *e)
@@ -358,6 +359,24 @@ static void leaders_give_up(struct node *n, uint64_t now_ms)
 	}
 }
 
+/* Followers that lag find what they need at any leader. */
+static void holds(struct node *n, uint64_t now_ms)
+{
+	uint32_t i;
+
+	if (now_ms < n->holds_ms)
+		return;
+	n->holds_ms = now_ms + HOLDS_MS;
+	for (i = 0; i < n->n_shards; i++) {
+		struct shard *s = &n->shards[i];
+
+		if (s->faulty)
+			continue;
+		group_tell_needed(s->group);
+		journal_hold(n->journal, i, group_needed_index(s->group));
+	}
+}
+
 /* ---- turns ---------------------------------------------------------------------------- */
 
 void node_turn(struct node *n)
@@ -466,6 +485,7 @@ void node_tick(struct node *n)
 		if (!n->shards[0].faulty)
 			meta_init(n);
 		leaders_spread(n, now_ms);
+		holds(n, now_ms);
 		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
 			void (*done)(void *) = n->stop_done;
 
@@ -549,6 +569,10 @@ int node_open(struct node **out, const struct node_config *cfg,
 		return rv;
 	}
 	n->tick_ms = clock_ms(env->clock);
+	/* Nothing is let go of before a leader said what may be. */
+	if (cfg->n_members > 1)
+		for (i = 0; i < n->n_shards; i++)
+			journal_hold(n->journal, i, 0);
 	if (!n->shards[0].faulty)
 		node_slots_load(n);
 	*out = n;

@@ -44,7 +44,7 @@ struct node {
 
 	uint64_t tick_ms;   /* next housekeeping */
 	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
-	uint64_t handover_ms;
+	uint64_t handover_ms, holds_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
 	bool stopping, dead;
 	bool woken;         /* something was asked for since the last turn */

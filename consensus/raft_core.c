@@ -816,7 +816,7 @@ uint64_t group_needed_index(const struct group *g)
 	unsigned i;
 
 	if (!group_leads(g))
-		return low;
+		return g->needed;
 	for (i = 0; i < c->n; i++) {
 		raft_index match = 0;
 

@@ -42,6 +42,7 @@ enum group_msg {
 	GM_TIMEOUT_NOW = 5,
 	GM_PROBE = 6,
 	GM_PROBE_RESULT = 7,
+	GM_NEEDED = 8,
 };
 
 /* Recent entries: a ring of references over [first, last]. */
@@ -135,6 +136,8 @@ struct group {
 	/* Reads */
 	struct group_reads reads_new, reads_probing, reads_ok, reads_failed;
 	uint64_t probe_seq, probe_index, probe_ms;
+
+	uint64_t needed; /* as the leader last told; 0: it has not */
 
 	/* Transfer */
 	uint64_t xfer_to, xfer_deadline_ms;

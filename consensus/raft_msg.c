@@ -10,6 +10,7 @@
  *   TIMEOUT_NOW    term u64, last u64, last_term u64
  *   PROBE          seq u64
  *   PROBE_RESULT   term u64, seq u64
+ *   NEEDED         term u64, index u64
  *
  * What the core must never see is stopped here: each guard names its bug. */
 #include "consensus/raft_impl.h"
@@ -626,6 +627,36 @@ static int on_probe(struct group *g, uint64_t from, struct cursor *c,
 	return 0;
 }
 
+/* What a leader's journal keeps for a slow follower the others must keep too: one
+ * of them may lead next, and there is no way to what no leader has. */
+void group_tell_needed(struct group *g)
+{
+	const struct raft_configuration *c = &g->raft.configuration;
+	unsigned i;
+
+	if (g->broken || !g->net || !group_leads(g))
+		return;
+	head_begin(g, GM_NEEDED);
+	buf_u64(&g->out, raft_current_term(&g->raft));
+	buf_u64(&g->out, group_needed_index(g));
+	for (i = 0; i < c->n; i++)
+		if (c->servers[i].id != g->cfg.self &&
+		    g->net->ops->is_up(g->net, c->servers[i].id))
+			head_send(g, c->servers[i].id, NULL, 0);
+}
+
+static int on_needed(struct group *g, uint64_t from, struct cursor *c,
+		     struct err *e)
+{
+	uint64_t term = cursor_u64(c), index = cursor_u64(c);
+
+	if (!cursor_done(c) || !term || !index)
+		return refuse(e, from, "malformed needed index");
+	if (term == raft_current_term(&g->raft) && !group_leads(g))
+		g->needed = index;
+	return 0;
+}
+
 int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 		  struct err *e)
 {
@@ -649,6 +680,8 @@ int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 		return on_timeout_now(g, from, &c, e);
 	case GM_PROBE:
 		return on_probe(g, from, &c, e);
+	case GM_NEEDED:
+		return on_needed(g, from, &c, e);
 	case GM_PROBE_RESULT:
 		term = cursor_u64(&c);
 		seq = cursor_u64(&c);
