@@ -143,6 +143,30 @@ bool replicas_level(struct run *r)
 	return true;
 }
 
+void replicas_trace(struct run *r)
+{
+	unsigned node;
+	uint32_t i;
+
+	for (node = 1; node <= r->world.cfg.nodes; node++) {
+		struct node *n = r->world.nodes[node].node;
+
+		for (i = 0; n && i < n->n_shards; i++) {
+			struct group_info gi;
+
+			group_info(n->shards[i].group, &gi);
+			sim_trace(&r->world.sim,
+				  "node %u shard %u role %d term %" PRIu64
+				  " last %" PRIu64 " commit %" PRIu64
+				  " applied %" PRIu64 " durable %" PRIu64,
+				  node, i, gi.role, gi.term, gi.last_index,
+				  gi.commit_index,
+				  store_meta(n->shards[i].store)->applied_index,
+				  n->shards[i].durable_index);
+		}
+	}
+}
+
 struct rows {
 	uint64_t hash, n;
 };

@@ -93,6 +93,7 @@ static void say_what_hangs(struct run *r)
 {
 	unsigned i, k;
 
+	replicas_trace(r);
 	for (i = 1; i <= r->world.cfg.nodes; i++)
 		if (!world_up(&r->world, i) ||
 		    !node_ready(r->world.nodes[i].node)) {

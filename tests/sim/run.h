@@ -164,6 +164,7 @@ void replicas_init(struct run *r);
 void replicas_release(struct run *r);
 void replicas_look(struct run *r, unsigned node); /* after its turn */
 bool replicas_level(struct run *r);               /* all applied the same */
+void replicas_trace(struct run *r);
 void replicas_end(struct run *r);
 
 #endif
