@@ -651,6 +651,8 @@ void node_info(struct node *n, struct node_info *out)
 	for (i = 0; i < n->n_shards; i++) {
 		out->led += n->shards[i].role == GROUP_LEADER;
 		out->faulty += n->shards[i].faulty;
+		if (n->shards[i].store)
+			out->dirty_bytes += store_dirty_bytes(n->shards[i].store);
 	}
 	out->calls = n->calls;
 	out->subs = n->subs;

@@ -141,7 +141,7 @@ struct node_info {
 	bool member_up[GROUP_VOTERS_MAX];
 	unsigned n_members;
 	uint32_t shards, led, faulty;
-	uint64_t calls, subs;
+	uint64_t calls, subs, dirty_bytes;
 	struct journal_stats journal;
 };
 void node_info(struct node *n, struct node_info *out);

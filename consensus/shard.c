@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
+#include "base/metric.h"
 #include "consensus/node_impl.h"
 
 #include <inttypes.h>
@@ -78,12 +79,11 @@ static bool batch_submit(struct shard *s)
 		batch_fail(s, b, rv == ERR_NOT_LEADER ? rv : ERR_BUSY);
 		return true;
 	}
-	if (!s->fly_n)
-		s->commit_started_us = clock_us(s->node->env.clock);
 	slot = &s->inflight[(s->fly_head + s->fly_n) % SHARD_INFLIGHT_MAX];
 	tmp = *slot;
 	*slot = *b;
 	slot->entry = e;
+	slot->formed_us = clock_us(s->node->env.clock);
 	*b = tmp;
 	s->fly_n++;
 	return true;
@@ -197,6 +197,7 @@ static void on_apply(void *arg, struct entry *e)
 		return;
 	}
 	s->bytes_since_ckpt += e->rec_len;
+	metric_add(M_APPLIED, 1);
 	if (s->fly_n) {
 		struct entry *own = s->inflight[s->fly_head].entry;
 
@@ -205,6 +206,8 @@ static void on_apply(void *arg, struct entry *e)
 	}
 	if (b) {
 		AN(b->n == count);
+		metric_observe_us(M_COMMIT_SECONDS,
+				  clock_us(n->env.clock) - b->formed_us);
 		for (i = 0; i < count; i++)
 			waiter_answer(n, &b->waiters[i], 0,
 				      &s->machine.results[i]);
@@ -238,6 +241,10 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 			  : role == GROUP_CANDIDATE ? "candidate"
 						    : "follower",
 			  term, leader);
+	if (leader && leader != s->leader)
+		metric_add(M_LEADER_CHANGES, 1);
+	if (role == GROUP_CANDIDATE && (s->role != role || s->term != term))
+		metric_add(M_ELECTIONS, 1);
 	s->role = role;
 	s->term = term;
 	s->leader = leader;
@@ -571,6 +578,7 @@ static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 		node_fatal(n, e);
 		return;
 	}
+	metric_add(M_CHECKPOINTS, 1);
 	s->durable_index = index;
 	s->durable_term = term;
 	/* The journal learns of it after rows and segments are durable. */

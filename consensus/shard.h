@@ -33,6 +33,7 @@ struct batch {
 	struct waiter *waiters;
 	unsigned n, cap;
 	struct entry *entry;   /* once submitted */
+	uint64_t formed_us;    /* and when */
 };
 
 /* A device that follows its inbox, at the shard's leader. */
@@ -81,7 +82,6 @@ struct shard {
 	uint64_t deadline_ms;  /* the group's, cached */
 	uint64_t durable_index, durable_term;
 	uint64_t bytes_since_ckpt, ckpt_ms;
-	uint64_t commit_started_us; /* of the head batch */
 	struct journal_req mark;
 	bool marking;
 	uint64_t handover_ms;  /* not before: next try to hand leadership on */

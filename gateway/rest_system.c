@@ -37,6 +37,7 @@ static void gauges(struct gateway *g)
 	node_info(g->node, &ni);
 	metric_set(M_SHARDS_LED, ni.led);
 	metric_set(M_SHARDS_FAULTY, ni.faulty);
+	metric_set(M_DIRTY_BYTES, ni.dirty_bytes);
 	metric_set(M_SESSIONS, g->env.live);
 	metric_set(M_CONNECTIONS, g->n_sockets);
 }

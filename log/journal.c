@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
+#include "base/metric.h"
 #include "log/journal_impl.h"
 
 #include <inttypes.h>
@@ -460,7 +461,9 @@ static void group_write(struct journal *j, unsigned records, unsigned small)
 	j->write_start_us = clock_us(j->clock);
 	j->idle_at_us = UINT64_MAX;
 	j->stats.groups++;
+	metric_add(M_JOURNAL_GROUPS, 1);
 	j->stats.bytes += end - j->write.offset;
+	metric_add(M_JOURNAL_BYTES, end - j->write.offset);
 	j->disk->ops->write_sync(j->disk, &j->write);
 }
 
@@ -549,6 +552,7 @@ static void on_written(struct disk_write *w, int status, const struct err *e)
 	}
 	j->stats.syncs++;
 	j->stats.sync_us_last = us;
+	metric_observe_us(M_FSYNC_SECONDS, us);
 	while (b < 31 && us >> (b + 1))
 		b++;
 	j->stats.sync_us_hist[b]++;
