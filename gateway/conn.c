@@ -42,6 +42,7 @@ struct conn {
 	uint64_t slot;         /* of the wheel, absolute; UINT64_MAX: none */
 	uint64_t linger_ms;
 	bool text, closing, got_close, broken, paused;
+	bool failed;           /* their frames cannot be read any more */
 	uint8_t events;        /* that the poll asks for */
 	struct ws_reader reader;
 	uv_poll_t poll;
@@ -210,6 +211,10 @@ static void write_out(struct conn *c)
 	}
 	if ((size_t)(n > 0 ? n : 0) == left) {
 		out_put(c);
+		/* Their close frame will not be seen: the end of ours tells them
+		 * to go. */
+		if (c->failed)
+			shutdown(c->fd, SHUT_WR);
 	} else if (c->sent > CONN_QUEUE_MAX) {
 		buf_consume(&c->out->b, c->sent);
 		c->sent = 0;
@@ -320,11 +325,12 @@ static void feed(struct conn *c, uint8_t *p, size_t n)
 	unsigned code;
 	int rv;
 
-	while (!c->broken) {
+	while (!c->broken && !c->failed) {
 		rv = ws_read(&c->reader, &p, &n, &m, &code, &why);
 		if (rv == 0)
 			break;
 		if (rv < 0) {
+			c->failed = true;
 			session_abort(&c->session, code, why);
 			break;
 		}
