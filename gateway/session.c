@@ -375,7 +375,8 @@ void session_message(struct session *s, const uint8_t *p, size_t n)
 
 	if (s->state == SESSION_CLOSED)
 		return;
-	s->heard_ms = session_now(s);
+	s->env->now_us = clock_us(s->env->clock);
+	s->heard_ms = s->env->now_us / 1000;
 	rv = wire_decode(&w, (enum wire_format)s->format, WIRE_CLIENT, p, n,
 			 &s->env->scratch, &e);
 	if (rv && rv != ERR_NOT_FOUND)

@@ -53,6 +53,7 @@ struct session_env {
 	uint32_t hello_ms, heartbeat_s, window_max;
 	uint32_t history_epoch;  /* 1 unless history was lost and restored */
 	struct buf scratch;      /* pages; owner releases it */
+	uint64_t now_us;         /* when the message under way came in */
 	uint64_t live;           /* sessions between hello and close */
 };
 

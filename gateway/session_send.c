@@ -142,9 +142,10 @@ static void own_copy(struct session *s, struct route_call *c)
 	AZ(route_propose(s->env->route, c)); /* its bytes are kept already */
 }
 
-static bool info_is_old(const struct session *s)
+/* At the time of a send's arrival. */
+static bool info_is_old(const struct session *s, uint64_t at_us)
 {
-	return session_now(s) > s->info_ms + SESSION_INFO_MS;
+	return at_us / 1000 > s->info_ms + SESSION_INFO_MS;
 }
 
 static void on_info(struct route_call *c, int status, const struct result *res)
@@ -180,7 +181,7 @@ static void ask_info(struct session *s)
 {
 	struct route_call *c;
 
-	if (s->info_call || !info_is_old(s))
+	if (s->info_call)
 		return;
 	c = route_get(s->env->route);
 	if (!c)
@@ -239,7 +240,7 @@ static void on_part(struct route_call *c, int status, const struct result *res)
 	x->dup = res->dup;
 	if (!x->own) {
 		ack(s, c, c->cmd.send.to == s->account ? res->n : 0);
-	} else if (info_is_old(s)) {
+	} else if (info_is_old(s, x->start_us)) {
 		x->waits = true;
 		ask_info(s);
 		if (!s->info_call) /* no room for a call: the client repeats */
@@ -344,7 +345,7 @@ static int start(struct session *s, const struct wire *w)
 	m->seen = w->u[W_SEEN];
 	memcpy(m->mid, w->b[W_MID].p, 16);
 	x->id = w->u[W_ID];
-	x->start_us = clock_us(s->env->clock);
+	x->start_us = s->env->now_us;
 	x->own = (cls == 1 || cls == 3) && m->to != s->account;
 	c->cb = on_part;
 	c->arg = s;
@@ -352,7 +353,7 @@ static int start(struct session *s, const struct wire *w)
 	s->n_sends++;
 	s->send_bytes += x->bytes;
 	AZ(route_propose(s->env->route, c));
-	if (x->own)
+	if (x->own && info_is_old(s, x->start_us))
 		ask_info(s);
 	return 0;
 }
