@@ -150,8 +150,17 @@ void replicas_trace(struct run *r)
 
 	for (node = 1; node <= r->world.cfg.nodes; node++) {
 		struct node *n = r->world.nodes[node].node;
+		struct journal_stats js;
 
-		for (i = 0; n && i < n->n_shards; i++) {
+		if (!n)
+			continue;
+		journal_stats(n->journal, &js);
+		sim_trace(&r->world.sim,
+			  "node %u journal: %" PRIu64 " files, %" PRIu64
+			  " used, %" PRIu64 " bytes queued, idle %d", node,
+			  js.files, js.files_used, js.queued_bytes,
+			  journal_idle(n->journal));
+		for (i = 0; i < n->n_shards; i++) {
 			struct group_info gi;
 
 			group_info(n->shards[i].group, &gi);
