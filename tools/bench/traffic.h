@@ -26,7 +26,7 @@ struct traffic {
  * and \\ \t \n \r for those characters in the text, after a line of names. */
 int traffic_load(struct traffic *t, const char *path, uint32_t max,
 		 struct err *e);
-/* n messages of 343 senders to 2,699 recipients, sized, spread and skewed like the
+/* n messages of 343 senders to up to 2,699 recipients, sized and skewed like the
  * NUS corpus; the same seed makes the same ones. */
 void traffic_make(struct traffic *t, uint32_t n, uint64_t seed);
 void traffic_release(struct traffic *t);

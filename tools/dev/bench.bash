@@ -9,11 +9,18 @@ export B QUIPU_CLUSTER_DIR=$DIR QUIPU_BASE_PORT=$BASE QUIPU_CLUSTER_SIZE=$SIZE
 
 . tools/dev/serve.bash
 
-cluster() { tools/dev/cluster "$@" >/dev/null; }
+# Servers outlive this shell: they must not inherit its lock.
+cluster() { tools/dev/cluster "$@" >/dev/null 9>&-; }
+
+lock() {
+	mkdir -p "$(dirname "$DIR")"
+	exec 9>"$DIR.lock"
+	flock -n 9 || die "another run uses $DIR: wait, or set QUIPU_BENCH_DIR and" \
+		"QUIPU_BENCH_PORT"
+}
 
 cluster_new() {
 	[ ! -e "$DIR/ca.key" ] || cluster wipe
-	mkdir -p "$(dirname "$DIR")"
 	cluster start || die "the cluster does not start; logs are in $DIR"
 	trap cluster_end EXIT
 }
