@@ -479,12 +479,15 @@ static const struct disk_ops disk_uv_ops = {
 int disk_uv_open(struct disk **out, void *loop, const char *root, struct err *e)
 {
 	struct disk_uv *u;
+	struct stat st;
 	char full[PATH_MAX];
 
 	if (mkdir(root, 0700) < 0 && errno != EEXIST)
 		return err_errno(e, errno, "make folder %s", root);
 	if (!realpath(root, full))
 		return err_errno(e, errno, "open folder %s", root);
+	if (stat(full, &st) == 0 && !S_ISDIR(st.st_mode))
+		return err_errno(e, ENOTDIR, "folder %s", full);
 	if (access(full, R_OK | W_OK | X_OK) < 0)
 		return err_errno(e, errno, "folder %s", full);
 	u = xcalloc(1, sizeof *u);
