@@ -359,7 +359,8 @@ static void leaders_give_up(struct node *n, uint64_t now_ms)
 	}
 }
 
-/* Followers that lag find what they need at any leader. */
+/* What the journal may let go of: nothing that is not durable elsewhere, and
+ * nothing that a lagging follower needs, whoever leads. */
 static void holds(struct node *n, uint64_t now_ms)
 {
 	uint32_t i;
@@ -372,6 +373,7 @@ static void holds(struct node *n, uint64_t now_ms)
 
 		if (s->faulty)
 			continue;
+		shard_mark(s);
 		group_tell_needed(s->group);
 		journal_hold(n->journal, i, group_needed_index(s->group));
 	}

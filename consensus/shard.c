@@ -559,6 +559,23 @@ static void on_mark(struct journal_req *r)
 	journal_hold(s->node->journal, s->id, group_needed_index(s->group));
 }
 
+void shard_mark(struct shard *s)
+{
+	struct journal *j = s->node->journal;
+
+	if (s->faulty || s->marking ||
+	    journal_shard(j, s->id)->mark_index >= s->durable_index)
+		return;
+	memset(&s->mark, 0, sizeof s->mark);
+	s->mark.shard = s->id;
+	s->mark.has_mark = true;
+	s->mark.mark_index = s->durable_index;
+	s->mark.mark_term = s->durable_term;
+	s->mark.cb = on_mark;
+	s->mark.arg = s;
+	s->marking = !journal_submit(j, &s->mark);
+}
+
 static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 			  const struct err *e)
 {
@@ -581,17 +598,7 @@ static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 	metric_add(M_CHECKPOINTS, 1);
 	s->durable_index = index;
 	s->durable_term = term;
-	/* The journal learns of it after rows and segments are durable. */
-	memset(&s->mark, 0, sizeof s->mark);
-	s->mark.shard = s->id;
-	s->mark.has_mark = true;
-	s->mark.mark_index = index;
-	s->mark.mark_term = term;
-	s->mark.cb = on_mark;
-	s->mark.arg = s;
-	s->marking = true;
-	if (journal_submit(n->journal, &s->mark))
-		s->marking = false; /* tried again with the next one */
+	shard_mark(s);
 }
 
 int shard_checkpoint_start(struct shard *s)

@@ -109,5 +109,8 @@ void shard_refresh_deadline(struct shard *s);
 /* Checkpoint if it is due; called while no other one runs on the disk. */
 bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms);
 int shard_checkpoint_start(struct shard *s);
+/* Tell the journal what is durable in rows and segments, if it does not know: it
+ * learns of it last, and a crash may come between the two. */
+void shard_mark(struct shard *s);
 
 #endif
