@@ -90,6 +90,16 @@ void frame_iter_init(struct frame_iter *it, const struct frame *f,
 	it->i = 0;
 }
 
+/* A larger number would be a second spelling of its low half. */
+static uint32_t varint32(struct cursor *c)
+{
+	uint64_t v = cursor_varint(c);
+
+	if (v > UINT32_MAX)
+		c->bad = true;
+	return (uint32_t)v;
+}
+
 int frame_next(struct frame_iter *it, struct record *r)
 {
 	struct cursor all = { it->p, it->end, false }, c;
@@ -113,18 +123,18 @@ int frame_next(struct frame_iter *it, struct record *r)
 	r->key = cursor_u64(&c);
 	r->n = cursor_varint(&c);
 	r->sender = cursor_u64(&c);
-	r->device = (uint32_t)cursor_varint(&c);
+	r->device = varint32(&c);
 	r->seq = cursor_varint(&c);
 	r->after = cursor_varint(&c);
 	p = cursor_bytes(&c, 16);
 	if (p)
 		memcpy(r->mid, p, 16);
-	r->msg_flags = (uint32_t)cursor_varint(&c);
-	r->ttl = (uint32_t)cursor_varint(&c);
+	r->msg_flags = varint32(&c);
+	r->ttl = varint32(&c);
 	r->origin_shard = 0;
 	r->origin_offset = r->origin_lamport = 0;
 	if (r->flags & RECORD_HAS_ORIGIN) {
-		r->origin_shard = (uint32_t)cursor_varint(&c);
+		r->origin_shard = varint32(&c);
 		r->origin_offset = cursor_varint(&c);
 		r->origin_lamport = cursor_varint(&c);
 	}
@@ -246,8 +256,10 @@ int frame_unpack(const struct frame *f, const uint8_t *p, struct buf *raw)
 	if (get_u64(p + 24) != xxh3(body, f->stored_len))
 		return ERR_CHECKSUM;
 	if (!(f->flags & FRAME_LZ4)) {
+		if (f->raw_len != f->stored_len)
+			return ERR_CHECKSUM;
 		buf_put(raw, body, f->raw_len);
-		return f->raw_len == f->stored_len ? 0 : ERR_CHECKSUM;
+		return 0;
 	}
 	if (LZ4_decompress_safe((const char *)body,
 				(char *)buf_extend(raw, f->raw_len),
