@@ -467,12 +467,19 @@ static void group_write(struct journal *j, unsigned records, unsigned small)
 	j->disk->ops->write_sync(j->disk, &j->write);
 }
 
-/* Room for a group of so many bytes in the current file, or the next one. */
+/* Room for a group of so many bytes in the current file, or the next one.  No row
+ * too many is asked for: the last page of a full ring may have to hold the mark
+ * that makes room. */
 static bool make_room(struct journal *j, uint64_t bytes)
 {
-	uint64_t need = jf_round(bytes + JG_HEADER +
-				 (uint64_t)JOURNAL_SHARDS_MAX * JG_ROW);
-	uint32_t next;
+	const struct journal_req *r = j->q_head;
+	uint32_t next, rows = 0;
+	uint64_t need;
+
+	for (; r && rows < JOURNAL_SHARDS_MAX;
+	     r = jreq_priv((struct journal_req *)(uintptr_t)r)->next)
+		rows++;
+	need = jf_round(bytes + JG_HEADER + (uint64_t)rows * JG_ROW);
 
 	if (j->cur != NONE && j->cur_off + need <= j->cfg.file_size)
 		return true;
@@ -620,8 +627,9 @@ uint64_t journal_tick(struct journal *j, uint64_t now_us)
 						: UINT64_MAX;
 	if (now_us < j->idle_at_us)
 		return j->idle_at_us;
-	/* Something valid follows all that was acknowledged. */
-	if (make_room(j, 0)) {
+	/* Something valid follows all that was acknowledged.  In a full ring
+	 * there is no room but for the marks that will make some. */
+	if (!ring_full(j) && make_room(j, 0)) {
 		j->w_head = NULL;
 		group_write(j, 0, 0);
 	}
