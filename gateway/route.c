@@ -186,6 +186,13 @@ bool route_again(struct route *r, struct route_call *c)
 	return true;
 }
 
+void route_now(struct route *r, struct route_call *c)
+{
+	AN(!c->at_node);
+	AN(list_empty(&c->retry));
+	submit(r, c);
+}
+
 static void finish(struct route_call *c)
 {
 	struct route *r = c->route;

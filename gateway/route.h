@@ -79,6 +79,9 @@ void route_query(struct route *r, struct route_call *c);
 /* From the callback: another try of the same after a pause, under the deadline
  * of the first.  false when that is over. */
 bool route_again(struct route *r, struct route_call *c);
+/* Another try of the same at once, under the deadline of the first: for a call
+ * that was kept aside after its callback. */
+void route_now(struct route *r, struct route_call *c);
 /* No callback any more; back to the pool.  The outcome is unknown. */
 void route_cancel(struct route *r, struct route_call *c);
 

@@ -9,8 +9,10 @@
  * is older than SESSION_INFO_MS, beside part 0, so nobody waits for it.
  *
  * Order per destination is the shard's: `after` names the send before, and one
- * that overtook it after a change of leader gets ST_GAP and is tried again while
- * its predecessor is open here. */
+ * that overtook it after a change of leader gets ST_GAP.  It then stands aside until
+ * its predecessor has its outcome, and all that stand aside for one destination
+ * come back together, in order.  (Tried again one by one, they would never catch
+ * up: the next send of a busy device always comes too early.) */
 #include "gateway/session_impl.h"
 
 #include <string.h>
@@ -27,6 +29,7 @@ struct send {
 	uint32_t own_at, own_len; /* headers of the own copy in call->body */
 	uint8_t part, gaps;
 	bool dup, own, waits;  /* waits: for on_info() */
+	bool aside;            /* for its predecessor */
 };
 _Static_assert(sizeof(struct send) <= sizeof(((struct route_call *)0)->priv),
 	       "a send fits into its call");
@@ -52,6 +55,7 @@ static void forget(struct session *s, struct route_call *c)
 
 	list_remove(&x->link);
 	s->n_sends--;
+	s->n_aside -= x->aside;
 	s->send_bytes -= x->bytes;
 }
 
@@ -98,10 +102,30 @@ static void ack(struct session *s, struct route_call *c, uint64_t n)
 	done(s, c);
 }
 
+/* The send in front of them has its outcome, good or bad. */
+static void call_back(struct session *s, uint64_t to)
+{
+	if (!s->n_aside)
+		return;
+	LIST_FOREACH(l, &s->sends)
+	{
+		struct route_call *c = call_of(l);
+
+		if (!send_of(c)->aside || c->cmd.send.to != to)
+			continue;
+		send_of(c)->aside = false;
+		s->n_aside--;
+		route_now(s->env->route, c);
+	}
+}
+
 static void refuse(struct session *s, struct route_call *c, int status)
 {
+	uint64_t to = c->cmd.send.to;
+
 	session_error_status(s, status, send_of(c)->id, c->cmd.send.seq);
 	done(s, c);
+	call_back(s, to);
 }
 
 /* No answer.  After part 0 was acked the message is there, and only its copy may
@@ -110,6 +134,7 @@ static void no_answer(struct session *s, struct route_call *c, int err)
 {
 	const struct send *x = send_of(c);
 	bool none = err == ERR_UNAVAILABLE && x->part == 0 && !x->waits;
+	uint64_t to = c->cmd.send.to;
 
 	if (err == ERR_FORMAT)
 		session_error(s, P_INTERNAL, x->id, c->cmd.send.seq, NULL, NULL);
@@ -117,6 +142,7 @@ static void no_answer(struct session *s, struct route_call *c, int err)
 		session_error(s, P_UNAVAILABLE, x->id, c->cmd.send.seq, NULL,
 			      none ? "none" : "unknown");
 	done(s, c);
+	call_back(s, to);
 }
 
 /* ---- part 1 -------------------------------------------------------------------------- */
@@ -220,10 +246,15 @@ static void on_part(struct route_call *c, int status, const struct result *res)
 		no_answer(s, c, status);
 		return;
 	}
-	if (res->status == ST_GAP && x->part == 0 &&
-	    (x->gaps++ < GAPS_MAX || predecessor_open(s, &c->cmd.send)) &&
-	    route_again(s->env->route, c))
-		return;
+	if (res->status == ST_GAP && x->part == 0) {
+		if (predecessor_open(s, &c->cmd.send)) {
+			x->aside = true; /* its deadline is kept by the route */
+			s->n_aside++;
+			return;
+		}
+		if (x->gaps++ < GAPS_MAX && route_again(s->env->route, c))
+			return;
+	}
 	if (res->status != ST_OK) {
 		refuse(s, c, res->status);
 		return;
@@ -232,6 +263,7 @@ static void on_part(struct route_call *c, int status, const struct result *res)
 		ack(s, c, res->n);
 		return;
 	}
+	call_back(s, c->cmd.send.to);
 	x->lamport = res->lamport;
 	x->stamp = res->stamp;
 	x->shard = res->shard;

@@ -900,16 +900,48 @@ static void who_overtook_waits_for_its_predecessor(void **state)
 	answer_status(d, 0, ST_GAP);
 	for (i = 0; i < 10; i++) {
 		pass(d, 250);
-		assert_int_equal(d->n_asked, 2); /* 1 and its successor again */
-		answer_status(d, d->asked[0].cmd.send.seq == 1, ST_GAP);
+		assert_int_equal(d->n_asked, 1); /* 2 stands aside */
+		assert_int_equal(d->asked[0].cmd.send.seq, 1);
+		answer(d, 0, ERR_NOT_LEADER, NULL);
 	}
-	expect_nothing(d);
-	assert_int_equal(d->asked[0].cmd.send.seq, 1);
-	appended(d, 0, 50, 3);
-	assert_int_equal(expect(d, WIRE_ACK)->u[W_SEQ], 1);
 	pass(d, 250);
+	send_one(d, 4, 3, 2); /* comes too early as well */
+	assert_int_equal(d->n_asked, 2);
+	answer_status(d, 1, ST_GAP);
+	expect_nothing(d);
+	appended(d, 0, 50, 3);
+	/* Both at once, in order, without a pause. */
+	assert_int_equal(d->n_asked, 2);
+	assert_int_equal(d->asked[0].cmd.send.seq, 2);
+	assert_int_equal(d->asked[1].cmd.send.seq, 3);
+	assert_int_equal(expect(d, WIRE_ACK)->u[W_SEQ], 1);
 	appended(d, 0, 51, 4);
 	assert_int_equal(expect(d, WIRE_ACK)->u[W_SEQ], 2);
+	appended(d, 0, 52, 5);
+	assert_int_equal(expect(d, WIRE_ACK)->u[W_SEQ], 3);
+	assert_int_equal(d->s.n_aside, 0);
+}
+
+/* What stood aside is asked again when its predecessor failed, and gets its own
+ * answer. */
+static void who_waits_outlives_its_predecessor(void **state)
+{
+	struct world *d = *state;
+	unsigned i;
+
+	live(d, 1);
+	send_one(d, 2, 1, 0);
+	send_one(d, 3, 2, 1);
+	answer_status(d, 1, ST_GAP);
+	assert_int_equal(d->n_asked, 1);
+	answer_status(d, 0, ST_UNKNOWN_RECIPIENT);
+	expect_error(d, "unknown-recipient", 2, 0);
+	for (i = 0; i < 10 && d->s.n_sends; i++) {
+		answer_status(d, 0, ST_GAP);
+		pass(d, 250);
+	}
+	expect_error(d, "gap", 3, 0);
+	assert_int_equal(d->s.n_aside, 0);
 }
 
 static void a_gap_that_nobody_fills_is_answered(void **state)
@@ -1326,6 +1358,7 @@ int main(void)
 		T(after_10_s_the_outcome_is_said),
 		T(refusals_of_the_shard_keep_their_names),
 		T(who_overtook_waits_for_its_predecessor),
+		T(who_waits_outlives_its_predecessor),
 		T(a_gap_that_nobody_fills_is_answered),
 		T(the_33rd_open_send_is_refused),
 		T(open_sends_hold_at_most_a_mebibyte),
