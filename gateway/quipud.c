@@ -270,14 +270,20 @@ static void run(struct quipud *q)
 	gateway_on_drain(q->gateway, stop, q);
 	uv_prepare_init(&q->loop, &q->prepare);
 	uv_timer_init(&q->loop, &q->timer);
-	uv_signal_init(&q->loop, &q->sigint);
-	uv_signal_init(&q->loop, &q->sigterm);
-	q->prepare.data = q->timer.data = q->sigint.data = q->sigterm.data = q;
+	q->prepare.data = q->timer.data = q;
 	uv_prepare_start(&q->prepare, on_prepare);
-	uv_signal_start(&q->sigint, on_signal, SIGINT);
-	uv_signal_start(&q->sigterm, on_signal, SIGTERM);
 	uv_run(&q->loop, UV_RUN_DEFAULT);
 	uv_prepare_stop(&q->prepare);
+}
+
+/* Before anything is opened, so that an early signal waits for the loop. */
+static void catch_signals(struct quipud *q)
+{
+	uv_signal_init(&q->loop, &q->sigint);
+	uv_signal_init(&q->loop, &q->sigterm);
+	q->sigint.data = q->sigterm.data = q;
+	uv_signal_start(&q->sigint, on_signal, SIGINT);
+	uv_signal_start(&q->sigterm, on_signal, SIGTERM);
 }
 
 static int serve(struct quipud *q)
@@ -286,6 +292,7 @@ static int serve(struct quipud *q)
 	int rv;
 
 	uv_loop_init(&q->loop);
+	catch_signals(q);
 	rv = open_disk(q, &e);
 	if (!rv)
 		rv = open_links(q, &e);
