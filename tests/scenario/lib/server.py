@@ -82,11 +82,11 @@ class Admin:
 class Process:
     """One quipud.  Its log (stderr) is read by a thread and kept."""
 
-    def __init__(self, args, **popen):
+    def __init__(self, args, wrap=(), **popen):
         self.lines = []
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [str(QUIPUD), *map(str, args)], stderr=subprocess.PIPE,
+            [*wrap, str(QUIPUD), *map(str, args)], stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, **popen)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -144,8 +144,9 @@ class Process:
 class Node:
     """A node with its data folder, which outlives its processes."""
 
-    def __init__(self, data, settings=(), args=()):
+    def __init__(self, data, settings=(), args=(), wrap=()):
         self.data = Path(data)
+        self.wrap = wrap
         self.args = ["--data", self.data, "--listen", "127.0.0.1:0"]
         for setting in settings:
             self.args += ["--set", setting]
@@ -156,7 +157,7 @@ class Node:
 
     def start(self, wait=True, **popen):
         assert self.process is None
-        self.process = Process(self.args, **popen)
+        self.process = Process(self.args, self.wrap, **popen)
         address = self.process.wait_line(r"event=listening gateway=(\S+)")
         self.host, port = address.group(1).rsplit(":", 1)
         self.port = int(port)
