@@ -3,7 +3,6 @@
  * after each step: the limits, one subscription at most, records in order and
  * within the window, nothing after the end; at last nothing is left over. */
 #define SESSION_WORLD_ASSERTS
-#pragma GCC diagnostic ignored "-Wunused-function"
 #include "tests/unit/session_world.h"
 #include "base/cursor.h"
 #include "base/logf.h"

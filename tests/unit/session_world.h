@@ -183,14 +183,14 @@ static void answer(struct world *d, unsigned i, int status, struct result *r)
 	c->cb(c, status, r);
 }
 
-static void answer_status(struct world *d, unsigned i, int st)
+static inline void answer_status(struct world *d, unsigned i, int st)
 {
 	struct result r = { .status = st };
 
 	answer(d, i, 0, &r);
 }
 
-static void sub_end(struct world *d, int why)
+static inline void sub_end(struct world *d, int why)
 {
 	struct node_sub *s = d->sub;
 
@@ -210,7 +210,7 @@ static struct record record_of(uint64_t n)
 }
 
 /* Records [from, to] and the end of their run. */
-static void records(struct world *d, uint64_t from, uint64_t to)
+static inline void records(struct world *d, uint64_t from, uint64_t to)
 {
 	for (; from <= to && d->sub; from++) {
 		struct record r = record_of(from);
@@ -298,7 +298,7 @@ static void io_arm(void *arg, uint64_t deadline_ms)
 static const struct session_io world_io = { io_begin, io_end, io_close, io_arm };
 
 /* Time passes; timers run when they were asked for, as conn.c does it. */
-static void pass(struct world *d, uint64_t ms)
+static inline void pass(struct world *d, uint64_t ms)
 {
 	uint64_t until_us = d->now_us + ms * 1000;
 
@@ -329,7 +329,7 @@ static void pass(struct world *d, uint64_t ms)
 
 /* ---- the client ------------------------------------------------------------------- */
 
-static void say(struct world *d, const struct wire *w)
+static inline void say(struct world *d, const struct wire *w)
 {
 	struct buf b = BUF_INIT;
 
@@ -356,12 +356,12 @@ static struct wire *expect(struct world *d, unsigned t)
 	return &d->w;
 }
 
-static void expect_nothing(struct world *d)
+static inline void expect_nothing(struct world *d)
 {
 	assert_int_equal(d->frame, d->n_frames);
 }
 
-static void expect_error(struct world *d, const char *name, uint64_t id,
+static inline void expect_error(struct world *d, const char *name, uint64_t id,
 			 unsigned code)
 {
 	struct wire *w = expect(d, WIRE_ERROR);
@@ -376,7 +376,7 @@ static void expect_error(struct world *d, const char *name, uint64_t id,
 	assert_int_equal(wire_u(w, W_CODE), code);
 }
 
-static void expect_close(struct world *d, unsigned code)
+static inline void expect_close(struct world *d, unsigned code)
 {
 	expect_nothing(d);
 	assert_int_equal(d->code, code);
