@@ -161,12 +161,28 @@ static const char *number_text(const struct row *r, uint64_t v, char *out,
 	return out;
 }
 
+/* Can a file say it?  What begins like a remark or holds control characters is
+ * refused wherever it comes from, so that conf_print() never changes a meaning. */
+static bool text_fits(const char *value)
+{
+	const char *p;
+
+	for (p = value; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f ||
+		    (*p == ';' && (p == value || strchr(" ,", p[-1]))))
+			return false;
+	return p == value || (*value != ' ' && p[-1] != ' ');
+}
+
 static int set_text(const struct row *r, char *at, const char *value,
 		    bool append, struct err *e)
 {
 	size_t have = append ? strlen(at) : 0, n = strlen(value);
 	size_t comma = have ? 1 : 0;
 
+	if (!text_fits(value))
+		return err_set(e, ERR_CONFIG, "a remark (;), a control character "
+			       "or a space at an end cannot be part of a value");
 	if (have + comma + n > r->max)
 		return err_set(e, ERR_CONFIG, "longer than %llu bytes",
 			       (unsigned long long)r->max);
@@ -249,8 +265,9 @@ static int set_peer(struct conf *c, uint64_t id, const char *value,
 
 	if (rv)
 		return rv;
-	if (a.port == 0)
-		return err_set(e, ERR_CONFIG, "a peer cannot have port 0");
+	if (a.port == 0 || !text_fits(value))
+		return err_set(e, ERR_CONFIG, "a peer cannot have %s",
+			       a.port ? "a remark (;) in its name" : "port 0");
 	for (i = 0; i < c->n_peers && c->peer[i].id < id; i++)
 		;
 	if (i == c->n_peers || c->peer[i].id != id) {
@@ -342,7 +359,8 @@ static char *read_line(char *str, int num, void *stream)
 	nl = memchr(rd->p, '\n', (size_t)(rd->end - rd->p));
 	n = (size_t)((nl ? nl + 1 : rd->end) - rd->p);
 	rd->line++;
-	if (n >= (size_t)num) {
+	/* A last line without its end may not be longer than others. */
+	if (n - (nl != NULL) > (size_t)num - 2) {
 		err_set(&rd->err, ERR_CONFIG, "%s:%u: the line is longer than "
 			"%d bytes", rd->path, rd->line, num - 2);
 		return NULL;
@@ -621,21 +639,55 @@ static const char *value_text(const struct conf *c, const struct row *r,
 	WRONG("type of a parameter");
 }
 
+/* As it may have come: the reader's lines are short (INI_MAX_LINE). */
+static void print_row(const char *key, const char *value, int len, FILE *f)
+{
+	bool tight = strlen(key) + (size_t)len > 150;
+
+	fprintf(f, "%s%s%.*s\n", key, tight ? "=" : " = ", len, value);
+}
+
+/* A row for each part of a list. */
+static void print_list(const char *key, const char *list, FILE *f)
+{
+	const char *end;
+	bool none = true;
+	size_t len;
+
+	for (; *list; list = *end ? end + 1 : end) {
+		list += strspn(list, " ");
+		for (len = strcspn(list, ","), end = list + len;
+		     len && list[len - 1] == ' ';)
+			len--;
+		if (len)
+			print_row(key, list, (int)len, f);
+		none = none && !len;
+	}
+	if (none)
+		print_row(key, "", 0, f);
+}
+
 void conf_print(const struct conf *c, FILE *f)
 {
+	const char *value;
 	char num[32];
 	size_t s, i;
 
 	for (s = 0; s < N_SECTIONS; s++) {
 		fprintf(f, "%s[%s]\n", s ? "\n" : "", sections[s].name);
-		for (i = 0; i < N_ROWS; i++)
-			if (!strcmp(rows[i].section, sections[s].name))
-				fprintf(f, "%s = %s\n", rows[i].key,
-					value_text(c, &rows[i], num,
-						   sizeof num));
+		for (i = 0; i < N_ROWS; i++) {
+			if (strcmp(rows[i].section, sections[s].name))
+				continue;
+			value = value_text(c, &rows[i], num, sizeof num);
+			if (rows[i].type == T_LIST)
+				print_list(rows[i].key, value, f);
+			else
+				print_row(rows[i].key, value,
+					  (int)strlen(value), f);
+		}
 		if (!strcmp(sections[s].name, "peers"))
 			for (i = 0; i < c->n_peers; i++)
-				fprintf(f, "%llu = %s\n",
+				fprintf(f, "%llu=%s\n",
 					(unsigned long long)c->peer[i].id,
 					c->peer[i].addr);
 	}
