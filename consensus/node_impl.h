@@ -46,6 +46,7 @@ struct node {
 	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
 	uint64_t handover_ms, holds_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
+	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
 	bool stopping, dead;
 	bool woken;         /* something was asked for since the last turn */
 	void (*stop_done)(void *arg);

@@ -300,8 +300,10 @@ void waiter_answer(struct node *n, const struct waiter *w, int status,
 			node_call_result(n, w->call, r);
 		return;
 	}
-	if (!w->peer)
-		return; /* cancelled, or nobody's */
+	/* Cancelled, nobody's, or of a link that broke: who asked then may be
+	 * gone, and its next life gives the same ids to other calls. */
+	if (!w->peer || w->link != n->links[w->peer])
+		return;
 	head(n, MSG_REPLY, w->id);
 	buf_u32(&n->scratch, (uint32_t)status);
 	if (!status && r)
@@ -368,7 +370,8 @@ static struct shard *shard_by_id(struct node *n, uint32_t id)
 
 static void on_call(struct node *n, uint64_t peer, struct cursor *c)
 {
-	struct waiter w = { .peer = peer, .id = cursor_u64(c) };
+	struct waiter w = { .peer = peer, .link = n->links[peer],
+			    .id = cursor_u64(c) };
 	uint32_t shard = cursor_u32(c);
 	struct shard *s = shard_by_id(n, shard);
 	struct cmd cmd;
@@ -388,7 +391,8 @@ static void on_call(struct node *n, uint64_t peer, struct cursor *c)
 
 static void on_query(struct node *n, uint64_t peer, struct cursor *c)
 {
-	struct waiter w = { .peer = peer, .id = cursor_u64(c) };
+	struct waiter w = { .peer = peer, .link = n->links[peer],
+			    .id = cursor_u64(c) };
 	uint32_t shard = cursor_u32(c);
 	struct shard *s = shard_by_id(n, shard);
 	struct query q;
@@ -638,6 +642,7 @@ void rpc_on_down(void *arg, uint64_t peer)
 		return;
 	log_event(LOG_INFO, "peer_down", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = 0;
+	n->links[peer]++;
 	for (i = 0; i < n->remotes.used; i++) {
 		struct remote *m = &n->remotes.slots[i];
 

@@ -26,6 +26,7 @@
 struct waiter {
 	struct node_call *call; /* NULL: remote */
 	uint64_t peer, id;
+	uint32_t link;          /* node->links[peer] when it asked */
 };
 
 struct batch {
