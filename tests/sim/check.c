@@ -234,9 +234,11 @@ static void on_read(struct route_call *call, int status,
 	if (!status) {
 		r->check.reads_done++;
 		if (res->status || res->inbox_end < least)
-			run_fail(r, "a read begun after %" PRIu64
-				    " acks saw an inbox of %" PRIu64
-				    " (status %d)", least, res->inbox_end,
+			run_fail(r, "a read of account %" PRIu64
+				    " by way of node %" PRIu64 ", begun after %"
+				    PRIu64 " acks, saw an inbox of %" PRIu64
+				    " (status %d)", call->priv[1],
+				 call->priv[2], least, res->inbox_end,
 				 res->status);
 	}
 	route_put(call->route, call);
@@ -261,6 +263,8 @@ void check_read(struct run *r)
 	call->cb = on_read;
 	call->arg = r;
 	call->priv[0] = r->check.acked_to[i];
+	call->priv[1] = i;
+	call->priv[2] = node;
 	route_query(&wn->route, call);
 	world_poke(&r->world, node);
 }
