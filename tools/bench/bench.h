@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #define SERVERS_MAX 16
+#define DISK_SAMPLES 100
 #define TOKEN_TTL_BENCH_S (7 * 86400)
 
 struct options {
@@ -55,8 +56,11 @@ struct server {
 struct servers {
 	struct server s[SERVERS_MAX];
 	unsigned n, replicas, shards;
-	struct hist disk;        /* us of 4 KiB pwrite + fdatasync, idle disk */
+	struct hist disk;        /* us of 4 KiB pwrite + fdatasync, between loads */
 	char disk_error[160];
+	bool open;
+	int disk_fd;
+	uint8_t *page;
 };
 int servers_open(struct servers *v, const struct options *o, struct err *e);
 void servers_close(struct servers *v);
@@ -68,8 +72,8 @@ void servers_sample(struct servers *v);
 uint64_t servers_cpu_us(const struct servers *v);
 /* Bytes of all servers: resident, anonymous (their heaps and stacks). */
 void servers_memory(const struct servers *v, uint64_t *rss, uint64_t *anon);
-/* `n` more 4 KiB pwrite + fdatasync in the folder. */
-void disk_measure(struct servers *v, const char *dir, unsigned n);
+/* `n` more 4 KiB pwrite + fdatasync in the folder: when the servers are idle. */
+void disk_measure(struct servers *v, unsigned n);
 /* One request, one answer (owned by the caller); NULL with `e`. */
 json_t *admin_call(const char *path, const char *request, struct err *e);
 

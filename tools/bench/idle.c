@@ -113,62 +113,89 @@ static bool await(const struct options *o, struct holder *h, unsigned n,
 	return true;
 }
 
+struct look {
+	unsigned live;
+	uint64_t rss, anon;
+};
+
+/* Start what is missing to `n` (of which `have` are there), wait, look. */
+static int grow(const struct options *o, struct user *u, unsigned have,
+		unsigned n, unsigned per, struct holder *h, unsigned *n_held,
+		struct servers *v, struct look *l, struct err *e)
+{
+	unsigned step;
+	int rv;
+
+	for (; have < n; have += step) {
+		step = n - have < per ? n - have : per;
+		if (*n_held == PROCS_MAX)
+			return err_set(e, ERR_CONFIG, "more than %d processes",
+				       PROCS_MAX);
+		rv = start(o, &h[*n_held], u + have, step, have, e);
+		if (rv)
+			return rv;
+		(*n_held)++;
+	}
+	if (!await(o, h, *n_held, n))
+		return err_set(e, ERR_TIMEOUT, "%u of %u devices are live",
+			       count(h, *n_held), n);
+	servers_sample(v);
+	servers_memory(v, &l->rss, &l->anon);
+	l->live = n;
+	return 0;
+}
+
+/* Twice: what servers had freed before is used up by the first half, so the second
+ * half shows the price.  (Memory that earlier loads left free hides all of it: use
+ * fresh servers.) */
 static int measure(const struct options *o, struct report *r, struct servers *v,
 		   struct holder *h, unsigned *n_held, struct err *e)
 {
-	unsigned n = o->connections ? o->connections : 15000, per, i;
-	struct user *u = xcalloc(n + WARM, sizeof *u);
-	uint64_t rss[2], anon[2];
+	unsigned n = o->connections ? o->connections : 15000, per;
+	struct look l[3];
+	struct user *u;
 	struct rlimit rl;
-	int rv = users_make(o, u, n + WARM, e);
+	int rv;
 
-	if (rv)
-		goto out;
+	n = n < 4 * WARM ? 4 * WARM : n;
+	u = xcalloc(n, sizeof *u);
+	rv = users_make(o, u, n, e);
 	getrlimit(RLIMIT_NOFILE, &rl);
 	per = (unsigned)(rl.rlim_cur < 20000 ? rl.rlim_cur : 20000) - SPARE_FDS;
 	if (o->procs && n / o->procs + 1 < per)
 		per = n / o->procs + 1;
-	rv = start(o, &h[0], u, WARM, 0, e);
-	*n_held = !rv;
-	if (!rv && !await(o, h, 1, WARM))
-		rv = err_set(e, ERR_TIMEOUT, "%u of %u devices are live",
-			     count(h, 1), WARM);
-	servers_sample(v);
-	servers_memory(v, &rss[0], &anon[0]);
-	for (i = 0; i < n && !rv; i += per) {
-		if (*n_held == PROCS_MAX) {
-			rv = err_set(e, ERR_CONFIG, "too many processes");
-			break;
-		}
-		rv = start(o, &h[*n_held], u + WARM + i, n - i < per ? n - i : per,
-			   i, e);
-		*n_held += !rv;
-	}
-	if (!rv && !await(o, h, *n_held, n + WARM))
-		rv = err_set(e, ERR_TIMEOUT, "%u of %u devices are live",
-			     count(h, *n_held), n + WARM);
+	if (!rv)
+		rv = grow(o, u, 0, WARM, per, h, n_held, v, &l[0], e);
+	if (!rv)
+		rv = grow(o, u, WARM, n / 2, per, h, n_held, v, &l[1], e);
+	if (!rv)
+		rv = grow(o, u, n / 2, n, per, h, n_held, v, &l[2], e);
 	if (rv)
 		goto out;
-	servers_memory(v, &rss[1], &anon[1]);
 	report_u64(r, "connections", n);
 	report_u64(r, "client_processes", *n_held);
 	report_real(r, "bytes_per_connection",
-		    ((double)anon[1] - (double)anon[0]) / n);
+		    ((double)l[2].anon - (double)l[1].anon) /
+			    (l[2].live - l[1].live));
 	report_real(r, "rss_bytes_per_connection",
-		    ((double)rss[1] - (double)rss[0]) / n);
-	report_u64(r, "anonymous_before", anon[0]);
-	report_u64(r, "anonymous_after", anon[1]);
+		    ((double)l[2].rss - (double)l[1].rss) /
+			    (l[2].live - l[1].live));
+	report_real(r, "bytes_per_connection_first_half",
+		    ((double)l[1].anon - (double)l[0].anon) /
+			    (l[1].live - l[0].live));
+	report_u64(r, "anonymous_before", l[0].anon);
+	report_u64(r, "anonymous_after", l[2].anon);
 	/* Idle is also: no CPU. */
 	servers_mark(v);
 	sleep(o->seconds);
 	servers_sample(v);
 	report_real(r, "server_cpu_permille_of_a_core",
 		    (double)servers_cpu_us(v) / 1000.0 / o->seconds);
-	if (count(h, *n_held) != n + WARM)
+	if (count(h, *n_held) != n)
 		rv = err_set(e, ERR_CLOSED, "only %u of %u stayed live",
-			     count(h, *n_held), n + WARM);
+			     count(h, *n_held), n);
 out:
-	users_free(u, n + WARM);
+	users_free(u, n);
 	return rv;
 }
 

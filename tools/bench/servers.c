@@ -173,12 +173,16 @@ static void ask_shape(struct servers *v, const char *path)
 	json_decref(j);
 }
 
+static int probe_open(struct servers *v, const char *dir);
+
 int servers_open(struct servers *v, const struct options *o, struct err *e)
 {
 	char *copy = xstrdup(o->pids ? o->pids : o->admins ? o->admins : "");
 	char *save, *t;
 
 	memset(v, 0, sizeof *v);
+	v->disk_fd = -1;
+	v->open = true;
 	for (t = strtok_r(copy, ",", &save); t && v->n < SERVERS_MAX;
 	     t = strtok_r(NULL, ",", &save)) {
 		struct server *s = &v->s[v->n++];
@@ -200,8 +204,8 @@ int servers_open(struct servers *v, const struct options *o, struct err *e)
 		}
 	}
 	free(copy);
-	if (o->data)
-		disk_measure(v, o->data, 200);
+	if (o->data && probe_open(v, o->data) == 0)
+		disk_measure(v, DISK_SAMPLES);
 	servers_mark(v);
 	return 0;
 }
@@ -212,47 +216,59 @@ void servers_close(struct servers *v)
 
 	for (i = 0; i < v->n; i++)
 		json_decref(v->s[i].status);
+	if (v->open && v->disk_fd >= 0)
+		close(v->disk_fd);
+	free(v->page);
 }
 
 /* ---- the disk --------------------------------------------------------------------------- */
 
 /* As a journal writes: pages of a file that was written before, so that a sync has
  * no metadata to carry. */
-void disk_measure(struct servers *v, const char *dir, unsigned n)
+static int probe_open(struct servers *v, const char *dir)
 {
-	uint8_t *page = NULL;
 	char *path = xasprintf("%s/bench-%d.tmp", dir, (int)getpid());
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	unsigned i;
+	int rv = -1;
+
+	v->disk_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (v->disk_fd < 0)
+		goto out;
+	unlink(path); /* it lives as long as it is open */
+	if (posix_memalign((void **)&v->page, PAGE, PAGE))
+		goto out;
+	memset(v->page, 0x5a, PAGE);
+	for (i = 0; i < DISK_PAGES; i++)
+		if (pwrite(v->disk_fd, v->page, PAGE, (off_t)i * PAGE) != PAGE)
+			goto out;
+	rv = fsync(v->disk_fd);
+out:
+	if (rv)
+		snprintf(v->disk_error, sizeof v->disk_error, "%.100s: %s", path,
+			 strerror(errno));
+	free(path);
+	return rv;
+}
+
+void disk_measure(struct servers *v, unsigned n)
+{
 	unsigned i;
 
-	if (fd < 0 || posix_memalign((void **)&page, PAGE, PAGE))
-		goto failed;
-	memset(page, 0x5a, PAGE);
-	for (i = 0; i < DISK_PAGES; i++)
-		if (pwrite(fd, page, PAGE, (off_t)i * PAGE) != PAGE)
-			goto failed;
-	if (fsync(fd))
-		goto failed;
+	if (v->disk_error[0] || v->disk_fd < 0)
+		return;
 	for (i = 0; i < n; i++) {
 		uint64_t t0 = bench_now_us();
+		off_t at = (off_t)(v->disk.count % DISK_PAGES) * PAGE;
 
-		memcpy(page, &i, sizeof i);
-		if (pwrite(fd, page, PAGE, (off_t)(i % DISK_PAGES) * PAGE) !=
-			    PAGE || fdatasync(fd))
-			goto failed;
+		memcpy(v->page, &t0, sizeof t0);
+		if (pwrite(v->disk_fd, v->page, PAGE, at) != PAGE ||
+		    fdatasync(v->disk_fd)) {
+			snprintf(v->disk_error, sizeof v->disk_error, "%s",
+				 strerror(errno));
+			return;
+		}
 		hist_add(&v->disk, bench_now_us() - t0);
 	}
-	goto out;
-failed:
-	snprintf(v->disk_error, sizeof v->disk_error, "%.100s: %s", path,
-		 strerror(errno));
-out:
-	if (fd >= 0) {
-		close(fd);
-		unlink(path);
-	}
-	free(page);
-	free(path);
 }
 
 void report_ground(struct report *r, const struct servers *v, uint64_t messages)
