@@ -446,7 +446,7 @@ static int members(struct json *j, enum object kind, struct member *m,
 	if (take(j, '}'))
 		return 0;
 	do {
-		struct member next;
+		struct member next = { 0 };
 		unsigned i;
 		int rv;
 

@@ -405,8 +405,12 @@ static int open_socket(const char *text, bool plain, uint16_t *port, int *out,
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
 				  .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
 	struct addrinfo *ai;
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof ss;
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} bound = { 0 };
+	socklen_t len = sizeof bound;
 	char service[8];
 	struct addr a;
 	int fd, one = 1, rv = addr_parse(&a, text, e);
@@ -429,7 +433,7 @@ static int open_socket(const char *text, bool plain, uint16_t *port, int *out,
 		   bind(fd, ai->ai_addr, ai->ai_addrlen) ||
 		   listen(fd, BACKLOG)) {
 		rv = err_errno(e, errno, "cannot listen for peers at %s", text);
-	} else if (getsockname(fd, (struct sockaddr *)&ss, &len)) {
+	} else if (getsockname(fd, &bound.sa, &len)) {
 		rv = err_errno(e, errno, "getsockname");
 	}
 	freeaddrinfo(ai);
@@ -438,9 +442,8 @@ static int open_socket(const char *text, bool plain, uint16_t *port, int *out,
 			close(fd);
 		return rv;
 	}
-	*port = ntohs(ss.ss_family == AF_INET6 ?
-			      ((struct sockaddr_in6 *)&ss)->sin6_port :
-			      ((struct sockaddr_in *)&ss)->sin_port);
+	*port = ntohs(bound.sa.sa_family == AF_INET6 ? bound.v6.sin6_port :
+						       bound.v4.sin_port);
 	*out = fd;
 	return 0;
 }

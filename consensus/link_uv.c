@@ -61,6 +61,7 @@ void link_conn_close(struct link_conn *c)
 	if (was == CLOSED)
 		return;
 	c->state = CLOSED;
+	AN(p || (!c->dialed && was != UP));
 	if (!c->dialed && was < UP)
 		l->n_accepting--;
 	if (c->dialed && !l->closing) {

@@ -107,6 +107,7 @@ void disk_retry(struct group *g)
 			if (!d->submitted)
 				break;
 		}
+		AN(d && !d->submitted);
 		if (journal_submit(g->journal, &d->jr))
 			return;
 		d->submitted = true;

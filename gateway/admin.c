@@ -252,11 +252,13 @@ static void on_conn_closed(uv_handle_t *h)
 
 static void conn_close_admin(struct admin_conn *c)
 {
+	struct list *l;
+
 	if (c->closing)
 		return;
 	c->closing = true;
-	while (!list_empty(&c->reqs))
-		req_free(container_of(c->reqs.next, struct admin_req, link));
+	while ((l = list_pop(&c->reqs)))
+		req_free(container_of(l, struct admin_req, link));
 	list_remove(&c->link);
 	c->a->n_conns--;
 	uv_close((uv_handle_t *)&c->pipe, on_conn_closed);
@@ -298,7 +300,7 @@ static int address(struct sockaddr_un *sa, const char *path, int *dir,
 	memset(sa, 0, sizeof *sa);
 	sa->sun_family = AF_UNIX;
 	if (strlen(path) < sizeof sa->sun_path) {
-		strcpy(sa->sun_path, path);
+		memcpy(sa->sun_path, path, strlen(path) + 1);
 		return 0;
 	}
 	folder = xstrdup(path);

@@ -73,8 +73,12 @@ static void on_listener(uv_poll_t *p, int status, int events)
 static int bind_one(struct gateway *g, const struct addrinfo *ai,
 		    const char *text, struct err *e)
 {
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof ss;
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} bound = { 0 };
+	socklen_t len = sizeof bound;
 	int one = 1, rv;
 	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
 			0);
@@ -85,14 +89,13 @@ static int bind_one(struct gateway *g, const struct addrinfo *ai,
 	if (ai->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
 	if (bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, 4096) ||
-	    getsockname(fd, (struct sockaddr *)&ss, &len)) {
+	    getsockname(fd, &bound.sa, &len)) {
 		rv = err_errno(e, errno, "gateway.listen %s", text);
 		close(fd);
 		return rv;
 	}
-	g->port = ss.ss_family == AF_INET6 ?
-			  ntohs(((struct sockaddr_in6 *)&ss)->sin6_port) :
-			  ntohs(((struct sockaddr_in *)&ss)->sin_port);
+	g->port = ntohs(bound.sa.sa_family == AF_INET6 ? bound.v6.sin6_port :
+							 bound.v4.sin_port);
 	g->listen_fd = fd;
 	return 0;
 }

@@ -401,8 +401,8 @@ int token_keys_open(struct token_keys **out, const char *path, bool create,
 	if (rv)
 		return err_wrap(e, "token keys");
 	k = xcalloc(1, sizeof *k);
-	strcpy(k->issuer, TOKEN_ISSUER);
-	strcpy(k->audience, TOKEN_AUDIENCE);
+	snprintf(k->issuer, sizeof k->issuer, "%s", TOKEN_ISSUER);
+	snprintf(k->audience, sizeof k->audience, "%s", TOKEN_AUDIENCE);
 	k->md = EVP_MD_CTX_new();
 	rv = k->md ? keys_read(k, p, len, e) :
 		     err_set(e, ERR_NOMEM, "no digest context");
@@ -448,8 +448,8 @@ int token_keys_names(struct token_keys *k, const char *issuer,
 		return err_set(e, ERR_INVALID,
 			       "issuer and audience of tokens are 1 to %d plain "
 			       "ASCII characters", TOKEN_NAME_MAX);
-	strcpy(k->issuer, issuer);
-	strcpy(k->audience, audience);
+	snprintf(k->issuer, sizeof k->issuer, "%s", issuer);
+	snprintf(k->audience, sizeof k->audience, "%s", audience);
 	return 0;
 }
 

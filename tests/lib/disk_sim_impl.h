@@ -8,7 +8,6 @@
 #define PAGE 4096u
 #define SECTOR 512u
 
-
 /* NULL is a page of zeros.  A clean page shares one buffer. */
 struct page {
 	uint8_t *now, *durable;

@@ -149,13 +149,13 @@ static void tell(struct store_file *s, struct told *t)
 {
 	struct client_store *cs = store_file_store(s);
 	struct client_meta m;
-	char meta[128];
+	size_t n;
 
 	t->text[0] = 0;
 	assert_int_equal(cs->ops->load(cs, &m, tell_entry, t, NULL), 0);
-	snprintf(meta, sizeof meta, " c=%" PRIu64 " l=%" PRIu64 " s=%" PRIu64, m.cursor,
+	n = strlen(t->text);
+	snprintf(t->text + n, sizeof t->text - n, " c=%" PRIu64 " l=%" PRIu64 " s=%" PRIu64, m.cursor,
 		 m.lamport, m.seq);
-	strcat(t->text, meta);
 }
 
 /* Nine ops in three synced batches; told[i]: the state after i ops.  Sizes of the

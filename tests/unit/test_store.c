@@ -59,7 +59,7 @@ static int setup(void **state)
 
 	(void)state;
 	w = xcalloc(1, sizeof *w);
-	strcpy(w->dir, "/tmp/quipu-store-XXXXXX");
+	snprintf(w->dir, sizeof w->dir, "/tmp/quipu-store-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
 	assert_int_equal(uv_loop_init(&w->loop), 0);
 	assert_int_equal(disk_uv_open(&w->disk, &w->loop, w->dir, &e), 0);

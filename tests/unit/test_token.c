@@ -372,7 +372,7 @@ static void only_strict_base64url_in_three_parts(void **state)
 	snprintf(bad, sizeof bad, "%.*s", (int)n - 1, t);
 	assert_int_equal(verify(k, bad, NOW), TOKEN_INVALID);
 	/* 64 bytes end in 2 characters with 4 bits that must be zero. */
-	strcpy(bad, t);
+	snprintf(bad, sizeof bad, "%s", t);
 	bad[n - 1]++;
 	assert_int_equal(verify(k, bad, NOW), TOKEN_INVALID);
 	memset(bad, 'A', sizeof bad - 1);

@@ -1,6 +1,6 @@
 /* Insides of quipu-dump: every file kind as lines for people or JSON. */
-#ifndef QUIPU_TOOLS_DUMP_H
-#define QUIPU_TOOLS_DUMP_H
+#ifndef QUIPU_TOOLS_DUMP_DUMP_H
+#define QUIPU_TOOLS_DUMP_DUMP_H
 
 #include "base/err.h"
 #include "log/disk.h"
