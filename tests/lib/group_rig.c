@@ -48,6 +48,9 @@ static int rig_send(struct net *net, uint64_t peer, const void *head,
 		if (m->kind == GM_VOTE)
 			m->flags = cursor_u8(&c);
 		break;
+	case GM_NEEDED:
+		m->last = cursor_u64(&c);
+		break;
 	case GM_VOTE_RESULT:
 		m->flags = cursor_u8(&c);
 		break;

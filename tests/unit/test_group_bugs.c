@@ -94,7 +94,6 @@ static void test_b01_answer_to_a_later_leader(void **state)
 /* There is no message that installs a snapshot, in neither direction. */
 static void test_b02_no_install_snapshot(void **state)
 {
-	static const uint8_t unknown[] = { 8, 0, 0, 0, 0, 0, 0, 0, 0 };
 	struct err e = { 0 };
 	uint64_t i;
 
@@ -103,13 +102,11 @@ static void test_b02_no_install_snapshot(void **state)
 	for (i = 0; i < 256; i++) {
 		uint8_t kind[40] = { (uint8_t)i };
 
-		if (i >= GM_APPEND && i <= GM_PROBE_RESULT)
+		if (i >= GM_APPEND && i <= GM_NEEDED)
 			continue;
 		assert_int_equal(group_receive(r.g, 2, kind, sizeof kind, &e),
 				 ERR_PROTOCOL);
 	}
-	assert_int_equal(group_receive(r.g, 2, unknown, sizeof unknown, &e),
-			 ERR_PROTOCOL);
 	rig_close(&r);
 	/* A follower behind all that the core knows gets heartbeats only. */
 	lead_with(2000);
@@ -416,31 +413,32 @@ static void test_b14_no_changes_from_above(void **state)
  * submit, and submits end before the window does. */
 static void test_b15_full_window(void **state)
 {
-	unsigned i, empty = 0, submits = 0;
+	unsigned i, empty = 0;
 
 	(void)state;
 	lead_with(1);
-	/* 3 does not answer; its window fills. */
-	while (group_room(r.g) && submits < 1000) {
-		assert_int_equal(rig_submit(&r, 1), 0);
+	/* 3 is in touch but slow; 2 alone carries the group on. */
+	while (info().last_index - info().match[2] < GROUP_INFLIGHT_MAX) {
+		assert_int_equal(rig_submit(&r, 64), 0);
 		rig_run_ms(&r, 2);
 		rig_ack(&r, 2, term(), 0, info().last_index);
-		submits++;
+		rig_ack(&r, 3, term(), 0, info().match[2]);
 	}
-	assert_int_equal(submits, 1000); /* 2 alone carries the group on */
 	rig_forget(&r);
 	for (i = 0; i < 50; i++)
 		assert_int_equal(rig_submit(&r, 1), 0);
-	for (i = 0; i < r.n_sent; i++)
-		empty += r.sent[i].kind == GM_APPEND && r.sent[i].peer == 3 &&
-			 !r.sent[i].n;
-	assert_true(empty <= 1);
+	for (i = 0; i < r.n_sent; i++) {
+		if (r.sent[i].kind != GM_APPEND || r.sent[i].peer != 3)
+			continue;
+		assert_int_equal(r.sent[i].n, 0);
+		empty++;
+	}
+	assert_int_equal(empty, 1);
 	/* Nobody answers: no submits beyond the window. */
 	while (rig_submit(&r, 1) == 0)
-		;
+		assert_true(info().last_index - info().commit_index <
+			    GROUP_INFLIGHT_MAX);
 	assert_int_equal(group_room(r.g), 0);
-	assert_true(info().last_index - info().commit_index <
-		    GROUP_INFLIGHT_MAX);
 	rig_close(&r);
 }
 
@@ -531,37 +529,39 @@ static void test_b19_transfer_waits_for_the_log(void **state)
 	rig_close(&r);
 }
 
+/* Entries that go to node 3 within so many heartbeats, 2 being in touch. */
+static unsigned sent_to_3(unsigned heartbeats)
+{
+	unsigned i, n = 0;
+
+	while (heartbeats--) {
+		rig_ack(&r, 2, term(), 0, info().last_index);
+		rig_timeout(&r);
+	}
+	for (i = 0; i < r.n_sent; i++)
+		if (r.sent[i].kind == GM_APPEND && r.sent[i].peer == 3)
+			n += r.sent[i].n;
+	rig_forget(&r);
+	return n;
+}
+
 /* The window of a silent follower is not sent again with each heartbeat, but it
- * is after an election timeout, after a rejection and over a new link. */
+ * is over a new link, after a rejection, and once per election timeout. */
 static void test_b22_window_is_sent_once(void **state)
 {
-	uint64_t entries, last;
-	unsigned i, k;
-
 	(void)state;
 	lead_with(1);
 	assert_int_equal(rig_submit(&r, 50), 0);
-	rig_run_ms(&r, 3);
-	last = info().last_index;
-	for (k = 0; k < 3; k++) {
-		for (i = 0; i < 8; i++) {
-			rig_ack(&r, 2, term(), 0, last);
-			rig_timeout(&r);
-		}
-		for (i = 0, entries = 0; i < r.n_sent; i++)
-			if (r.sent[i].kind == GM_APPEND && r.sent[i].peer == 3)
-				entries += r.sent[i].n;
-		if (k == 0) {
-			assert_int_equal(entries, 50);
-			group_peer_down(r.g, 3);
-			group_peer_up(r.g, 3);
-		} else {
-			assert_int_equal(entries, 50);
-			rig_ack(&r, 3, term(), last, last - 50);
-			rig_ack(&r, 3, term(), last - 50, last - 51);
-		}
-		rig_forget(&r);
-	}
+	assert_int_equal(sent_to_3(3), 50);
+	group_peer_down(r.g, 3);
+	group_peer_up(r.g, 3);
+	assert_int_equal(sent_to_3(3), 50);
+	assert_int_equal(rig_ack(&r, 3, term(), info().match[2],
+				 info().match[2] - 1),
+			 0);
+	assert_int_equal(sent_to_3(3), 50);
+	assert_int_equal(sent_to_3(5), 0);
+	assert_int_equal(sent_to_3(10), 50);
 	rig_close(&r);
 }
 
@@ -700,7 +700,7 @@ static void test_read_waits_for_the_first_commit(void **state)
 static void test_malformed_messages(void **state)
 {
 	const uint64_t falling[2] = { 3, 2 }, future[1] = { 9 };
-	static const unsigned whole[] = { 0, 37, 25, 26, 10, 25, 9, 17 };
+	static const unsigned whole[] = { 0, 37, 25, 26, 10, 25, 9, 17, 17 };
 	uint8_t kind;
 	unsigned n;
 
@@ -720,7 +720,7 @@ static void test_malformed_messages(void **state)
 	assert_int_equal(rig_vote(&r, 2, 6, 1, 1, 4), ERR_PROTOCOL);
 	assert_int_equal(rig_vote_result(&r, 2, 0, 1), ERR_PROTOCOL);
 	assert_int_equal(rig_ack(&r, 2, 0, 0, 0), ERR_PROTOCOL);
-	for (kind = GM_APPEND; kind <= GM_PROBE_RESULT; kind++)
+	for (kind = GM_APPEND; kind <= GM_NEEDED; kind++)
 		for (n = 1; n < 48; n++) {
 			uint8_t bytes[48] = { kind, 1 };
 			struct err e = { 0 };
