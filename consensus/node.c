@@ -305,7 +305,8 @@ static bool peer_fit(struct node *n, struct shard *s, uint64_t peer,
 	struct group_info gi;
 	unsigned i;
 
-	if (!n->up_since_ms[peer] || now_ms - n->up_since_ms[peer] < up_ms)
+	if (!n->up_since_ms[peer] || n->leaving[peer] ||
+	    now_ms - n->up_since_ms[peer] < up_ms)
 		return false;
 	group_info(s->group, &gi);
 	for (i = 0; i < gi.n_voters; i++)
@@ -460,8 +461,7 @@ static bool stop_is_done(const struct node *n, uint64_t now_ms)
 		if (!n->shards[i].faulty &&
 		    ((n->cfg.n_members > 1 &&
 		      n->shards[i].role == GROUP_LEADER) ||
-		     store_meta(n->shards[i].store)->applied_index >
-			     n->shards[i].durable_index))
+		     n->shards[i].stop_index > n->shards[i].durable_index))
 			return false;
 	return true;
 }
@@ -487,6 +487,8 @@ void node_tick(struct node *n)
 		if (!n->shards[0].faulty)
 			meta_init(n);
 		leaders_spread(n, now_ms);
+		if (n->stopping && n->cfg.n_members > 1)
+			leaders_give_up(n, now_ms); /* who was behind */
 		holds(n, now_ms);
 		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
 			void (*done)(void *) = n->stop_done;
@@ -502,14 +504,24 @@ void node_tick(struct node *n)
 void node_stop(struct node *n, void (*done)(void *arg), void *arg)
 {
 	uint64_t now_ms = clock_ms(n->env.clock);
+	uint32_t i;
 
 	n->stopping = true;
 	n->stop_done = done;
 	n->stop_arg = arg;
 	n->stop_deadline_ms = now_ms + STOP_MAX_MS;
 	n->tick_ms = now_ms;
-	if (n->cfg.n_members > 1)
+	/* The others go on, so a checkpoint is never of everything: what was
+	 * applied by now will do. */
+	for (i = 0; i < n->n_shards; i++)
+		if (!n->shards[i].faulty)
+			n->shards[i].stop_index =
+				store_meta(n->shards[i].store)->applied_index;
+	if (n->cfg.n_members > 1) {
+		if (n->env.net)
+			rpc_leaving(n);
 		leaders_give_up(n, now_ms);
+	}
 }
 
 /* ---- open and close ---------------------------------------------------------------------- */

@@ -46,6 +46,7 @@ struct node {
 	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
 	uint64_t handover_ms, holds_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
+	bool leaving[NET_NODE_MAX]; /* it stops: no leadership for it */
 	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
 	bool stopping, dead;
 	bool woken;         /* something was asked for since the last turn */
@@ -102,6 +103,8 @@ void follower_start(struct node *n, struct follower *f, const struct result *r);
 void follower_record(struct node *n, struct follower *f, const struct record *r);
 void follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
+/* This node stops: peers hand no leadership back to it. */
+void rpc_leaving(struct node *n);
 void rpc_on_up(void *arg, uint64_t peer);
 void rpc_on_down(void *arg, uint64_t peer);
 void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len);

@@ -10,6 +10,7 @@
  *   START    id u64, result
  *   RECORDS  id u64, record (record_put_wire), repeated to the end
  *   END      id u64, why i32
+ *   LEAVING  nothing: the sender stops
  *
  * Ids are the asker's.  A broken link ends everything that crossed it: calls
  * with an unknown outcome, subscriptions with ERR_UNAVAILABLE. */
@@ -32,6 +33,7 @@ enum rpc_message {
 	MSG_START = 22,
 	MSG_RECORDS = 23,
 	MSG_END = 24,
+	MSG_LEAVING = 25,
 };
 
 /* ---- what this node asked of others ------------------------------------------- */
@@ -588,10 +590,29 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 	case MSG_END:
 		on_end(n, peer, &c);
 		break;
+	case MSG_LEAVING:
+		n->leaving[peer] = true;
+		break;
 	default:
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
 			  type);
+	}
+}
+
+void rpc_leaving(struct node *n)
+{
+	unsigned i;
+
+	for (i = 0; i < n->cfg.n_members; i++) {
+		uint64_t peer = n->cfg.members[i];
+
+		if (peer == n->cfg.id)
+			continue;
+		buf_clear(&n->scratch);
+		buf_u8(&n->scratch, MSG_LEAVING);
+		n->env.net->ops->send(n->env.net, peer, n->scratch.data,
+				      n->scratch.len, NULL, 0);
 	}
 }
 
@@ -604,6 +625,7 @@ void rpc_on_up(void *arg, uint64_t peer)
 		return;
 	log_event(LOG_INFO, "peer_up", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = clock_ms(n->env.clock);
+	n->leaving[peer] = false;
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
