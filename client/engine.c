@@ -260,6 +260,11 @@ bool client_wants_close(const struct client *c)
 	return c->linked && c->want_close;
 }
 
+bool client_linked(const struct client *c)
+{
+	return c->linked;
+}
+
 void client_upgraded(struct client *c)
 {
 	c->up = true;

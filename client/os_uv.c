@@ -53,6 +53,19 @@ struct client_os {
 };
 
 static void look_after(struct client_os *os);
+
+/* The engine is fed: a kick from its events is for afterwards. */
+static void feed_begin(struct client_os *os)
+{
+	AN(!os->inside);
+	os->inside = true;
+}
+
+static void feed_end(struct client_os *os)
+{
+	os->inside = false;
+}
+
 static void connect_next(struct conn *c);
 
 /* ---- the end -------------------------------------------------------------- */
@@ -89,7 +102,9 @@ static void conn_gone(struct conn *c)
 		os_gone(os);
 		return;
 	}
+	feed_begin(os);
 	client_on_closed(os->client, 0);
+	feed_end(os);
 	look_after(os);
 }
 
@@ -235,7 +250,9 @@ static void conn_up(struct conn *c)
 {
 	c->up = true;
 	c->os->why[0] = 0;
+	feed_begin(c->os);
 	client_on_connect(c->os->client);
+	feed_end(c->os);
 }
 
 static void feed(struct conn *c, const char *p, size_t n)
@@ -244,15 +261,20 @@ static void feed(struct conn *c, const char *p, size_t n)
 	int rv;
 
 	if (!c->tls) {
+		feed_begin(c->os);
 		client_on_bytes(c->os->client, p, n);
+		feed_end(c->os);
 		return;
 	}
 	buf_clear(&c->plain);
 	rv = tls_feed(c->tls, p, n, &c->plain, &c->out, &e);
 	if (!c->up && rv == 0 && tls_is_up(c->tls))
 		conn_up(c);
-	if (c->up && c->plain.len)
+	if (c->up && c->plain.len) {
+		feed_begin(c->os);
 		client_on_bytes(c->os->client, c->plain.data, c->plain.len);
+		feed_end(c->os);
+	}
 	if (c->plain.cap > READ_SIZE)
 		buf_release(&c->plain);
 	conn_write(c);
@@ -408,7 +430,9 @@ static void on_timer(uv_timer_t *t)
 {
 	struct client_os *os = t->data;
 
+	feed_begin(os);
 	client_tick(os->client);
+	feed_end(os);
 	look_after(os);
 }
 

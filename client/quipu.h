@@ -153,6 +153,8 @@ uint64_t client_inbox_end(const struct client *c); /* as welcome said */
 const char *client_wants_dial(struct client *c);
 /* The connection should be closed; client_on_closed() follows. */
 bool client_wants_close(const struct client *c);
+/* There is a connection, or one is being made: client_on_closed() will come. */
+bool client_linked(const struct client *c);
 void client_on_connect(struct client *c);
 void client_on_bytes(struct client *c, const void *p, size_t n);
 /* Closed or never opened.  code: the WebSocket close code in message mode, else

@@ -241,21 +241,37 @@ int profile_contact(const struct profile *p, const char *who, uint64_t *account,
 		       p->name, who, p->home, who);
 }
 
+static const char *contact_name(const struct profile *p, const char *id)
+{
+	json_t *v, *o = json_object_get(p->json, "contacts");
+	const char *name;
+
+	json_object_foreach(o, name, v)
+		if (strcmp(json_string_value(v), id) == 0)
+			return name;
+	return NULL;
+}
+
+bool profile_knows(const struct profile *p, uint64_t account)
+{
+	char id[17];
+
+	snprintf(id, sizeof id, "%016" PRIx64, account);
+	return contact_name(p, id);
+}
+
 const char *profile_who(const struct profile *p, uint64_t account)
 {
 	static char ring[4][17];
 	static unsigned next;
-	json_t *v, *o = json_object_get(p->json, "contacts");
-	char *text = ring[next++ & 3];
+	char *id = ring[next++ & 3];
 	const char *name;
 
 	if (account == p->account)
 		return "me";
-	snprintf(text, sizeof ring[0], "%016" PRIx64, account);
-	json_object_foreach(o, name, v)
-		if (strcmp(json_string_value(v), text) == 0)
-			return name;
-	return text;
+	snprintf(id, sizeof ring[0], "%016" PRIx64, account);
+	name = contact_name(p, id);
+	return name ? name : id;
 }
 
 int profile_add_contact(struct profile *p, const char *name, uint64_t account,

@@ -44,6 +44,8 @@ int profile_contact(const struct profile *p, const char *who, uint64_t *account,
 /* Name of an account: a contact's, "me" for one's own, or its 16 digits; one of four
  * static buffers. */
 const char *profile_who(const struct profile *p, uint64_t account);
+/* Is the account a contact? */
+bool profile_knows(const struct profile *p, uint64_t account);
 /* Add or replace; profile_save() keeps it.  ERR_INVALID: not a name. */
 int profile_add_contact(struct profile *p, const char *name, uint64_t account,
 			struct err *e);
