@@ -17,8 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NONE UINT32_MAX
-#define GROUP_BYTES_MAX (8u << 20)
+#define NONE JOURNAL_NO_FILE
 #define IDLE_US 100000
 #define GROW_RETRY_US 1000000
 #define GROW_CHUNK (1u << 20)
@@ -263,60 +262,6 @@ static void iov_add(struct journal *j, unsigned *n, const void *p, size_t len)
 	j->iov[(*n)++].iov_len = len;
 }
 
-/* Small records of a request: vote, truncation, mark. */
-static unsigned small_records(const struct journal_req *r)
-{
-	return r->has_vote + (r->truncate_from != 0) + r->has_mark;
-}
-
-static uint64_t req_bytes(const struct journal_req *r)
-{
-	uint64_t n = small_records(r) * 64;
-	unsigned i;
-
-	for (i = 0; i < r->n_entries; i++)
-		n += jreq_priv((struct journal_req *)(uintptr_t)r)
-			     ->entries[i]
-			     ->rec_len;
-	return n;
-}
-
-static uint64_t group_max(const struct journal *j)
-{
-	uint64_t half = (j->cfg.file_size - JF_HEADER) / 2;
-
-	return half < GROUP_BYTES_MAX ? half : GROUP_BYTES_MAX;
-}
-
-/* Take requests off the queue until the group is full; at least one. */
-static uint64_t take(struct journal *j, unsigned *records, unsigned *small)
-{
-	struct journal_req **tail = &j->w_head;
-	uint64_t bytes = 0;
-
-	*records = *small = 0;
-	j->w_head = NULL;
-	while (j->q_head) {
-		struct journal_req *r = j->q_head;
-		struct jreq_priv *rp = jreq_priv(r);
-		unsigned n = r->n_entries + small_records(r);
-
-		if (j->w_head && (bytes + rp->bytes > group_max(j) ||
-				  *records + n > JG_RECORDS_MAX))
-			break;
-		j->q_head = rp->next;
-		if (!j->q_head)
-			j->q_tail = &j->q_head;
-		rp->next = NULL;
-		*tail = r;
-		tail = &rp->next;
-		bytes += rp->bytes;
-		*records += n;
-		*small += small_records(r);
-	}
-	return bytes;
-}
-
 static void file_begin(struct journal *j, uint32_t i)
 {
 	struct jfile *f = &j->files[i];
@@ -481,8 +426,11 @@ static bool make_room(struct journal *j, uint64_t bytes)
 		rows++;
 	need = jf_round(bytes + JG_HEADER + (uint64_t)rows * JG_ROW);
 
-	if (j->cur != NONE && j->cur_off + need <= j->cfg.file_size)
-		return true;
+	if (j->cur != NONE && j->cur_off + need <= j->cfg.file_size) {
+		/* The last quarter of the last file is for marks and votes. */
+		return j->cur_off + need <= j->cfg.file_size / 4 * 3 ||
+		       may_grow(j) || next_file(j) != NONE;
+	}
 	next = next_file(j);
 	if (next == NONE) {
 		grow(j);
@@ -499,12 +447,12 @@ static void group_start(struct journal *j)
 
 	if (j->writing || j->failed || !j->q_head)
 		return;
-	if (!make_room(j, group_max(j) < jreq_priv(j->q_head)->bytes
-				  ? jreq_priv(j->q_head)->bytes
-				  : j->q_bytes < group_max(j) ? j->q_bytes
-							      : group_max(j)))
+	if (make_room(j, jqueue_group(j)))
+		bytes = jqueue_take(j, &records, &small);
+	else
+		bytes = jqueue_take_small(j, &records, &small);
+	if (!records)
 		return;
-	bytes = take(j, &records, &small);
 	j->q_bytes -= bytes;
 	group_write(j, records, small);
 	/* The next file is made ready while this one fills. */
@@ -578,7 +526,7 @@ static void on_written(struct disk_write *w, int status, const struct err *e)
 
 /* ---- the owner's side ---------------------------------------------------------------- */
 
-/* Space that entries may still take: marks and votes keep a quarter file. */
+/* Entries have no space; marks and votes keep a quarter file. */
 static bool ring_full(const struct journal *j)
 {
 	if (j->cur == NONE || may_grow(j) || next_file(j) != NONE)
@@ -603,7 +551,7 @@ int journal_submit(struct journal *j, struct journal_req *r)
 		for (i = 0; i < r->n_entries; i++)
 			rp->entries[i] = entry_ref(r->entries[i]);
 	}
-	rp->bytes = req_bytes(r);
+	rp->bytes = jqueue_bytes(r);
 	*j->q_tail = r;
 	j->q_tail = &rp->next;
 	j->q_bytes += rp->bytes;

@@ -23,6 +23,8 @@ struct jindex {
 	uint64_t hold; /* keep entries from here on */
 };
 
+#define JOURNAL_NO_FILE UINT32_MAX
+
 struct jfile {
 	struct disk_file *file;
 	uint32_t number;       /* of its name */
@@ -86,6 +88,19 @@ static inline struct jreq_priv *jreq_priv(struct journal_req *r)
 void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
+
+/* journal_queue.c.  Each takes requests off the queue into the group (w_head) and
+ * returns their bytes. */
+uint64_t jqueue_bytes(struct journal_req *r);
+/* Bytes of the group that may be made now; the queue is not empty. */
+uint64_t jqueue_group(const struct journal *j);
+/* In order until the group is full; at least one. */
+uint64_t jqueue_take(struct journal *j, unsigned *records, unsigned *small);
+/* There is no room for what is first.  Votes and marks pass it, as far as the
+ * current file has room: a mark may be what frees the next file, and neither
+ * depends on entries in front of it. */
+uint64_t jqueue_take_small(struct journal *j, unsigned *records,
+			   unsigned *small);
 
 /* journal_scan.c */
 int journal_scan(struct journal *j, struct err *e);

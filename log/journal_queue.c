@@ -1,0 +1,108 @@
+/* The journal's queue: which of the waiting requests make the next group. */
+#include "log/journal_impl.h"
+
+#define GROUP_BYTES_MAX (8u << 20)
+
+/* Small records of a request: vote, truncation, mark. */
+static unsigned small_records(const struct journal_req *r)
+{
+	return r->has_vote + (r->truncate_from != 0) + r->has_mark;
+}
+
+uint64_t jqueue_bytes(struct journal_req *r)
+{
+	uint64_t n = small_records(r) * 64;
+	unsigned i;
+
+	for (i = 0; i < r->n_entries; i++)
+		n += jreq_priv(r)->entries[i]->rec_len;
+	return n;
+}
+
+static uint64_t group_max(const struct journal *j)
+{
+	uint64_t half = (j->cfg.file_size - JF_HEADER) / 2;
+
+	return half < GROUP_BYTES_MAX ? half : GROUP_BYTES_MAX;
+}
+
+uint64_t jqueue_group(const struct journal *j)
+{
+	uint64_t first = jreq_priv(j->q_head)->bytes, max = group_max(j);
+	uint64_t n = j->q_bytes < max ? j->q_bytes : max;
+
+	return n > first ? n : first;
+}
+
+struct taking {
+	struct journal_req **tail;
+	unsigned *records, *small;
+	uint64_t bytes;
+};
+
+static struct taking take_begin(struct journal *j, unsigned *records,
+				unsigned *small)
+{
+	*records = *small = 0;
+	j->w_head = NULL;
+	return (struct taking){ &j->w_head, records, small, 0 };
+}
+
+/* Out of the queue at *pp, into the group. */
+static void take_one(struct journal *j, struct taking *t,
+		     struct journal_req **pp)
+{
+	struct journal_req *r = *pp;
+	struct jreq_priv *rp = jreq_priv(r);
+
+	*pp = rp->next;
+	if (j->q_tail == &rp->next)
+		j->q_tail = pp;
+	rp->next = NULL;
+	*t->tail = r;
+	t->tail = &rp->next;
+	t->bytes += rp->bytes;
+	*t->records += r->n_entries + small_records(r);
+	*t->small += small_records(r);
+}
+
+uint64_t jqueue_take(struct journal *j, unsigned *records, unsigned *small)
+{
+	struct taking t = take_begin(j, records, small);
+
+	while (j->q_head) {
+		const struct journal_req *r = j->q_head;
+		unsigned n = r->n_entries + small_records(r);
+
+		if (j->w_head &&
+		    (t.bytes + jreq_priv(j->q_head)->bytes > group_max(j) ||
+		     *records + n > JG_RECORDS_MAX))
+			break;
+		take_one(j, &t, &j->q_head);
+	}
+	return t.bytes;
+}
+
+uint64_t jqueue_take_small(struct journal *j, unsigned *records,
+			   unsigned *small)
+{
+	struct taking t = take_begin(j, records, small);
+	struct journal_req **pp = &j->q_head;
+	uint64_t room;
+
+	if (j->cur == JOURNAL_NO_FILE)
+		return 0;
+	room = j->cfg.file_size - j->cur_off;
+	while (*pp) {
+		const struct journal_req *r = *pp;
+
+		/* Each with a row of its own, at the worst. */
+		if (r->n_entries || r->truncate_from ||
+		    JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
+				    (*records + 2u) * JG_ROW > room)
+			pp = &jreq_priv(*pp)->next;
+		else
+			take_one(j, &t, pp);
+	}
+	return t.bytes;
+}
