@@ -1,5 +1,5 @@
-/* Insides of struct group, shared by raft_core.c, raft_disk.c, raft_msg.c,
- * raft_log.c and raft_read.c; raft.h stops here.
+/* Insides of struct group, shared by raft_core.c, raft_boot.c, raft_disk.c,
+ * raft_msg.c, raft_log.c and raft_read.c; raft.h stops here.
  *
  * One step, in this order:
  *   event -> raft_step() -> entries into the cache and, with term and vote, into
@@ -148,6 +148,8 @@ struct group {
 
 /* raft_core.c */
 int core_step(struct group *g, struct raft_event *ev);
+void update_role(struct group *g); /* after a step that changed the state */
+void changes_add(struct group *g, uint64_t index);
 void group_break(struct group *g, const char *why);
 uint64_t group_now(struct group *g);
 static inline bool group_leads(const struct group *g)

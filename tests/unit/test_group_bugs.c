@@ -1,5 +1,5 @@
 /* One test for each bug of libraft 0.22.1 that our rules of use guard against
- * (docs/decisions/0003-raft-rules.md): test_b07_... is the guard against B7.
+ * (docs/decisions/0003): test_b07_... is the guard against B7.
  * What the bare core does is shown by test_raft_core.c. */
 #include "base/alloc.h"
 #include "base/err.h"
@@ -610,6 +610,35 @@ static void test_restarted_server_holds_its_vote(void **state)
 	rig_close(&r);
 }
 
+/* A candidate whose votes do not come asks for pre-votes again and leaves its term
+ * as it is: on its return it deposes nobody. */
+static void test_candidate_cut_off_keeps_its_term(void **state)
+{
+	uint64_t t;
+	unsigned i;
+
+	(void)state;
+	rig_open(&r, 3);
+	while (r.g->raft.state != RAFT_CANDIDATE)
+		rig_timeout(&r);
+	t = term();
+	assert_int_equal(rig_vote_result(&r, 2, t + 1, RIG_PRE | RIG_GRANTED),
+			 0);
+	assert_int_equal(term(), t + 1);
+	for (i = 0; i < 5; i++)
+		rig_timeout(&r);
+	assert_int_equal(term(), t + 1);
+	assert_int_equal(rig_last(&r, GM_VOTE, 2)->flags, RIG_PRE);
+	/* It still wins when somebody answers. */
+	assert_int_equal(rig_vote_result(&r, 2, t + 2, RIG_PRE | RIG_GRANTED),
+			 0);
+	assert_int_equal(term(), t + 2);
+	rig_run_ms(&r, 5);
+	assert_int_equal(rig_vote_result(&r, 2, t + 2, RIG_GRANTED), 0);
+	assert_int_equal(r.role, GROUP_LEADER);
+	rig_close(&r);
+}
+
 static int read_status;
 static uint64_t read_index;
 
@@ -759,6 +788,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_b22_window_is_sent_once),
 	T(test_vote_is_durable_first),
 	T(test_restarted_server_holds_its_vote),
+	T(test_candidate_cut_off_keeps_its_term),
 	T(test_read_needs_a_majority_in_our_term),
 	T(test_read_waits_for_the_first_commit),
 	T(test_malformed_messages),
