@@ -99,6 +99,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 	g->wheel_slot = g->started_ms / GATEWAY_WHEEL_MS;
 	admit_init(&g->admit, rand_u64(g->rand));
 	route_init(&g->route, node, g->clock, g->rand);
+	g->route.patience_ms = (uint32_t)conf->gateway.send_timeout_ms;
 	env_init(g);
 	AZ(uv_timer_init(g->loop, &g->reaper));
 	g->reaper.data = g;

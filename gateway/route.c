@@ -22,6 +22,7 @@ void route_init(struct route *r, struct node *node, struct clock *clock,
 	r->clock = clock;
 	r->rand = rand;
 	r->next_ms = UINT64_MAX;
+	r->patience_ms = ROUTE_DEADLINE_MS;
 	list_init(&r->open);
 	list_init(&r->waiting);
 	list_init(&r->free);
@@ -114,7 +115,7 @@ static void submit(struct route *r, struct route_call *c)
 /* All calls have equal patience, so the open list is sorted by deadline. */
 static void begin(struct route *r, struct route_call *c)
 {
-	c->deadline_ms = clock_ms(r->clock) + ROUTE_DEADLINE_MS;
+	c->deadline_ms = clock_ms(r->clock) + r->patience_ms;
 	c->tries = 0;
 	c->unknown = false;
 	list_remove(&c->link);

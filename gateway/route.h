@@ -1,6 +1,6 @@
 /* From an account to the leader of its shard, with patience: one command or query,
- * tried again, always the same bytes, until it has an answer or ROUTE_DEADLINE_MS
- * are over.  Sans-I/O: a node, a clock and dice.
+ * tried again, always the same bytes, until it has an answer or patience_ms are
+ * over.  Sans-I/O: a node, a clock and dice.
  *
  *	c = route_get(r)          NULL: full, an answer to the client
  *	fill c->cmd or c->query, c->id, c->cb, c->arg
@@ -19,7 +19,7 @@
 
 #define ROUTE_OPEN_MAX 32768       /* calls of one gateway */
 #define ROUTE_BYTES_MAX (128u << 20) /* their bodies */
-#define ROUTE_DEADLINE_MS 10000
+#define ROUTE_DEADLINE_MS 10000 /* of a route whose owner sets no other */
 #define ROUTE_BACKOFF_MIN_MS 10
 #define ROUTE_BACKOFF_MAX_MS 200
 #define ROUTE_PRIV 16
@@ -55,6 +55,7 @@ struct route {
 	struct rand *rand;
 	struct list open, waiting, free, slabs;
 	uint64_t next_ms;          /* earliest retry_ms of `waiting`, or more */
+	uint32_t patience_ms;      /* of every call alike; set before the first */
 	uint32_t n_open;
 	size_t bytes;
 	uint64_t calls, retries, timeouts, full;

@@ -289,7 +289,7 @@ static void on_hello(struct session *s, const struct wire *w)
 	s->has_epoch = wire_has(w, W_EPOCH);
 	s->hello_cursor = wire_u(w, W_CURSOR);
 	s->hello_epoch = (uint32_t)wire_u(w, W_EPOCH);
-	s->state_ms = now_ms + ROUTE_DEADLINE_MS; /* for the welcome */
+	s->state_ms = now_ms + s->env->route->patience_ms; /* for welcome */
 	token_until(s, &claims);
 	sub_begin(s);
 }
