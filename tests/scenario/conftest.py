@@ -44,5 +44,5 @@ def node():
 @pytest.fixture(scope="module")
 def cluster():
     """Three nodes that the tests of a file share."""
-    with Cluster() as made:
+    with Cluster(settings=["gateway.send_timeout_ms=3s"]) as made:
         yield made

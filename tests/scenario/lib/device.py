@@ -99,7 +99,8 @@ class Device:
         self.stream = None
         self.reader = None
 
-    async def connect(self, address, protocol=wire.CBOR, window=256, **options):
+    async def connect(self, address, protocol=wire.CBOR, window=256,
+                      recv=True, **options):
         self.stream = await Stream.open(address, protocol, **options)
         hello = {"id": 1, "token": self.token, "agent": "scenario",
                  "window": window}
@@ -107,7 +108,7 @@ class Device:
             hello |= {"cursor": self.cursor, "epoch": self.epoch}
         await self.stream.put("hello", **hello)
         name, welcome = await self.stream.get()
-        if name == "error":
+        if name in ("error", "goodbye"):
             raise await self._refusal(welcome)
         assert name == "welcome", (name, welcome)
         self.welcome = welcome
@@ -119,7 +120,7 @@ class Device:
         self.caught_up = None
         self.goodbye = None
         self.closed = None
-        self.auto_recv = True
+        self.auto_recv = recv
         self.next_id = 2
         self.reader = asyncio.ensure_future(self._read())
         return welcome
@@ -194,6 +195,8 @@ class Device:
             return await asyncio.wait_for(future, timeout)
         finally:
             self.waiting.pop(number, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen, also when put() failed first
 
     def compose(self, to, body, cls=1, **more):
         """The fields of a new send; the same ones for each of its tries."""

@@ -152,7 +152,7 @@ class Node:
             self.args += ["--set", setting]
         self.args += args
         self.process = None
-        self.port = None
+        self.port = None    # while it runs and listens
         self._admin = None
 
     def start(self, wait=True, **popen):
@@ -174,7 +174,7 @@ class Node:
 
     @property
     def up(self):
-        return self.process is not None
+        return self.port is not None
 
     def admin(self, verb, **members):
         if not self._admin:
@@ -182,17 +182,20 @@ class Node:
         return self._admin(verb, **members)
 
     def _gone(self):
+        self.port = None
         if self._admin:
             self._admin.close()
-        self._admin = self.process = self.port = None
+        self._admin = self.process = None
 
     def kill(self):
         """As if the power went."""
+        self.port = None
         if self.process:
             self.process.kill()
             self._gone()
 
     def stop(self):
+        self.port = None
         code = self.process.terminate()
         log = self.process.log
         self._gone()
