@@ -275,12 +275,10 @@ static int uv_mkdir(struct disk *d, const char *dir, struct err *e)
 
 	if (rv)
 		return rv;
-	if (mkdir(full, 0700) < 0) {
-		if (errno == EEXIST)
-			return 0;
+	if (mkdir(full, 0700) < 0 && errno != EEXIST)
 		return err_errno(e, errno, "make folder %s", full);
-	}
-	/* A new name lasts only when its folder is synced. */
+	/* A name lasts only when its folder is synced; whoever made it before
+	 * may have ended in between. */
 	slash = strrchr(dir, '/');
 	if (!slash)
 		return uv_fsync_dir(d, ".", e);

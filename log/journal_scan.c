@@ -465,7 +465,8 @@ static int drop_reused(struct scan *sc, size_t *end)
 
 		if (f->file != file)
 			continue;
-		damage |= !good(f);
+		/* Its last groups may be gone without a trace in the file. */
+		damage |= !good(f) || f[1].group > f->group + 1;
 		if (f->unknown)
 			continue;
 		rv = group_read(j, f, &b, sc->e);
@@ -631,6 +632,8 @@ int journal_scan(struct journal *j, struct err *e)
 	rv = j->disk->ops->list(j->disk, JOURNAL_DIR, on_name, &l, e);
 	if (rv || l.rv)
 		return rv ? rv : l.rv;
+	/* A process may have ended before it synced the name of a new file. */
+	rv = j->disk->ops->fsync_dir(j->disk, JOURNAL_DIR, e);
 	for (i = 0; i < j->n_files && !rv; i++) {
 		rv = scan_file(&sc, i);
 		if (j->files[i].use >= j->next_use)
