@@ -163,6 +163,7 @@ def test_a_device_without_a_cursor_begins_where_it_acknowledged(node):
                 break
             await again.close()
             again.cursor = None
+            again.inbox.clear()
         assert welcome["cursor"] == 5 and not welcome["resumed"]
         await a.send(b.account, b"5")
         await again.wait_inbox(6)
