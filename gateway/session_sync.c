@@ -47,18 +47,18 @@ void sync_cancel_all(struct session *s)
 static uint32_t count_fitting(const struct session *s, const struct result *res)
 {
 	struct cursor in = cursor_of(res->records, res->records_len);
-	size_t bytes = 0, keys;
+	size_t bytes = 0;
 	struct record r;
 	uint32_t n;
 
 	for (n = 0; n < res->n_records; n++) {
 		if (record_get_wire(&r, &in))
 			break;
-		keys = r.headers_len ? WIRE_KEY_BYTES_MAX : 0;
+		/* Of its headers a device gets one key. */
 		if (s->format == WIRE_CBOR)
-			bytes += ITEM_MAX + r.payload_len + keys;
+			bytes += ITEM_MAX + r.payload_len + r.headers_len;
 		else
-			bytes += wire_deliver_max(r.payload_len, keys);
+			bytes += wire_deliver_max(r.payload_len, r.headers_len);
 		if (n && bytes > SESSION_PAGE_BYTES)
 			break;
 	}
