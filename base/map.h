@@ -27,7 +27,7 @@ void *map_del(struct map *m, uint64_t key);
 
 #define MAP_FOREACH(slot, m)                                                   \
 	for (struct map_slot *slot = (m)->slots;                               \
-	     slot < (m)->slots + (m)->cap; slot++)                             \
+	     (m)->cap && slot < (m)->slots + (m)->cap; slot++)                 \
 		if (slot->val)
 
 #endif

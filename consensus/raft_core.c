@@ -98,7 +98,7 @@ static void update_entries(struct group *g, const struct raft_update *u,
 	struct entry *own = NULL, **es;
 	unsigned n = u->entries.n, i;
 
-	if (re >= g->in_raft && re < g->in_raft + g->in_n) {
+	if (g->in_n && re >= g->in_raft && re < g->in_raft + g->in_n) {
 		AN((size_t)(re - g->in_raft) + n <= g->in_n);
 		es = g->in_entries + (re - g->in_raft);
 		if (g->in_batch)
