@@ -16,6 +16,8 @@
 #define STOP_MAX_MS 5000
 #define HOLDS_MS 1000
 #define TURN_ROUNDS_MAX 16
+#define TURN_APPLY_MAX (8u << 20) /* bytes; then sockets and timers have a look:
+			       a node that replays must not fall silent */
 
 void node_fatal(struct node *n, const struct err *e)
 {
@@ -388,7 +390,10 @@ void node_turn(struct node *n)
 	unsigned round;
 	uint32_t i;
 
-	for (round = 0; did && round < TURN_ROUNDS_MAX && !n->dead; round++) {
+	n->turn_applied = 0;
+	for (round = 0; did && round < TURN_ROUNDS_MAX && !n->dead &&
+			n->turn_applied < TURN_APPLY_MAX;
+	     round++) {
 		did = n->woken = false;
 		for (i = 0; i < n->n_shards && !n->dead; i++)
 			did |= shard_turn(&n->shards[i]);
@@ -425,7 +430,7 @@ uint64_t node_deadline_us(const struct node *n)
 
 	if (work_waits(n))
 		return 0;
-	for (i = 0; i < n->n_shards; i++)
+	for (i = 0; i < n->n_shards && !n->deaf; i++)
 		if (n->shards[i].deadline_ms < ms)
 			ms = n->shards[i].deadline_ms;
 	/* All shards' timers on one grid: one wake-up, one write per peer. */
@@ -449,14 +454,13 @@ static void checkpoints(struct node *n, uint64_t now_ms)
 		shard_checkpoint_start(&n->shards[best]);
 }
 
-static bool stop_is_done(const struct node *n, uint64_t now_ms)
+/* Nothing is left to hand over or to make durable. */
+static bool stop_may_end(const struct node *n, uint64_t now_ms)
 {
 	uint32_t i;
 
 	if (now_ms >= n->stop_deadline_ms)
-		return n->ckpt_shard == UINT32_MAX && journal_idle(n->journal);
-	if (n->ckpt_shard != UINT32_MAX || !journal_idle(n->journal))
-		return false;
+		return true;
 	for (i = 0; i < n->n_shards; i++)
 		if (!n->shards[i].faulty &&
 		    ((n->cfg.n_members > 1 &&
@@ -464,6 +468,14 @@ static bool stop_is_done(const struct node *n, uint64_t now_ms)
 		     n->shards[i].stop_index > n->shards[i].durable_index))
 			return false;
 	return true;
+}
+
+/* Then the node goes deaf: the others send on, and the journal would never be
+ * idle. */
+static bool stop_is_done(struct node *n, uint64_t now_ms)
+{
+	n->deaf |= stop_may_end(n, now_ms);
+	return n->deaf && n->ckpt_shard == UINT32_MAX && journal_idle(n->journal);
 }
 
 void node_tick(struct node *n)
@@ -476,7 +488,7 @@ void node_tick(struct node *n)
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (s->deadline_ms <= now_ms) {
+		if (s->deadline_ms <= now_ms && !n->deaf) {
 			group_timeout(s->group);
 			shard_refresh_deadline(s);
 		}
@@ -498,7 +510,8 @@ void node_tick(struct node *n)
 			return;
 		}
 	}
-	checkpoints(n, now_ms);
+	if (!n->deaf)
+		checkpoints(n, now_ms);
 }
 
 void node_stop(struct node *n, void (*done)(void *arg), void *arg)

@@ -42,6 +42,7 @@ struct node {
 	struct record *recs;
 	struct result *results;
 
+	uint64_t turn_applied; /* bytes of entries in this turn */
 	uint64_t tick_ms;   /* next housekeeping */
 	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
 	uint64_t handover_ms, holds_ms;
@@ -49,6 +50,7 @@ struct node {
 	bool leaving[NET_NODE_MAX]; /* it stops: no leadership for it */
 	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
 	bool stopping, dead;
+	bool deaf;          /* about to end: takes no messages any more */
 	bool woken;         /* something was asked for since the last turn */
 	void (*stop_done)(void *arg);
 	void *stop_arg;

@@ -29,7 +29,7 @@
 #define GROUP_AE_ENTRIES_MAX 1024     /* entries of one message */
 #define GROUP_HELD_MAX 1024           /* messages waiting for a vote's fsync */
 #define GROUP_SUBMIT_MAX 64           /* entries of one group_submit() */
-#define GROUP_RUN_APPLY_MAX 256       /* entries applied per group_run() */
+#define GROUP_RUN_APPLY_MAX 16        /* entries applied per group_run(); 2 MiB */
 #define GROUP_TRAILING_MIN (2 * GROUP_INFLIGHT_MAX)
 #define GROUP_DISK_RETRY_MS 10        /* the journal was full */
 

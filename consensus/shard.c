@@ -197,6 +197,7 @@ static void on_apply(void *arg, struct entry *e)
 		return;
 	}
 	s->bytes_since_ckpt += e->rec_len;
+	n->turn_applied += e->rec_len;
 	metric_add(M_APPLIED, 1);
 	if (s->fly_n) {
 		struct entry *own = s->inflight[s->fly_head].entry;
