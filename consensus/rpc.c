@@ -557,7 +557,7 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 	struct cursor c = cursor_of(p, len);
 	uint8_t type = cursor_u8(&c);
 
-	if (n->dead)
+	if (n->dead || n->deaf)
 		return;
 	switch (type) {
 	case NODE_MSG_GROUP:

@@ -546,7 +546,8 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 	       now_ms - s->ckpt_ms >= n->cfg.checkpoint_age_ms ||
 	       store_dirty_bytes(s->store) >
 		       n->cfg.store.dirty_max_bytes / 4 * 3 ||
-	       journal_pinned_by(n->journal) == s->id || n->stopping;
+	       journal_pinned_by(n->journal) == s->id ||
+	       s->stop_index > s->durable_index;
 }
 
 static void on_mark(struct journal_req *r)
