@@ -45,6 +45,35 @@ static void frames_are_the_rfcs(void **state)
 	buf_release(&b);
 }
 
+/* A whole frame in the input is given out where it lies. */
+static void whole_frames_are_not_copied(void **state)
+{
+	struct buf in = BUF_INIT;
+	struct ws_reader r;
+	struct ws_message m;
+	const char *why;
+	unsigned code;
+	uint8_t *p;
+	size_t n;
+
+	(void)state;
+	ws_frame(&in, WS_BINARY, "first", 5, mask);
+	ws_frame(&in, WS_BINARY, "second", 6, mask);
+	p = in.data;
+	n = in.len;
+	ws_reader_init(&r, true, 100);
+	assert_int_equal(ws_read(&r, &p, &n, &m, &code, &why), 1);
+	assert_ptr_equal(m.p, in.data + 6);
+	assert_memory_equal(m.p, "first", 5);
+	assert_int_equal(ws_read(&r, &p, &n, &m, &code, &why), 1);
+	assert_ptr_equal(m.p, in.data + 11 + 6);
+	assert_memory_equal(m.p, "second", 6);
+	assert_int_equal(ws_read(&r, &p, &n, &m, &code, &why), 0);
+	assert_null(r.part.data);
+	ws_reader_release(&r);
+	buf_release(&in);
+}
+
 struct got {
 	unsigned n;
 	struct ws_message last;
@@ -411,6 +440,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(accept_is_the_rfcs),
 		cmocka_unit_test(frames_are_the_rfcs),
+		cmocka_unit_test(whole_frames_are_not_copied),
 		cmocka_unit_test(every_split_gives_the_same_messages),
 		cmocka_unit_test(payloads_written_in_place_are_the_same),
 		cmocka_unit_test(fragments_are_joined_around_control_frames),
