@@ -99,6 +99,10 @@ int report_end(struct report *r);
 void progress(const struct options *o, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Random bytes: a body of up to `longest` may begin at any of POOL_BYTES. */
+#define POOL_BYTES (16u << 20)
+uint8_t *bench_pool(size_t longest);
+
 /* ---- commands: an exit code ----------------------------------------------------------- */
 
 int bench_publish(const struct options *o);

@@ -265,8 +265,10 @@ static size_t upgrade(struct peer *p, const uint8_t *in, size_t n)
 	field = strcasestr(text, "\r\nSec-WebSocket-Accept:");
 	if (strncmp(text, "HTTP/1.1 101 ", 13) != 0 || !field ||
 	    !strstr(field, p->accept)) {
-		snprintf(why, sizeof why, "no upgrade: %.60s",
-			 strtok((char *)p->head.data, "\r\n"));
+		int line = (int)strcspn(text, "\r\n");
+
+		snprintf(why, sizeof why, "no upgrade: %.*s",
+			 line < 60 ? line : 60, text);
 		peer_lost(p, why);
 		return 0;
 	}

@@ -109,7 +109,7 @@ static bool await(const struct options *o, struct holder *h, unsigned n,
 		}
 		usleep(50000);
 	}
-	usleep(SETTLE_MS * 1000);
+	sleep(SETTLE_MS / 1000);
 	return true;
 }
 

@@ -36,7 +36,7 @@ struct sync {
 	struct servers v;
 	uint64_t next_tag, acked, got, items, asked, wrong;
 	uint64_t last_seq[SENDERS];
-	uint8_t *body;
+	uint8_t *pool;
 	bool failed;
 };
 
@@ -92,7 +92,9 @@ static void fill_more(struct peer *p)
 	while (p->n_open < DEPTH && peer_can_send(p) &&
 	       s->next_tag < s->box.messages)
 		s->last_seq[i] = peer_send(p, s->box.account, s->last_seq[i],
-					   s->body, (uint32_t)s->box.bytes,
+					   s->pool + rand_below(&s->f.rand,
+								POOL_BYTES),
+					   (uint32_t)s->box.bytes,
 					   s->next_tag++);
 }
 
@@ -151,8 +153,7 @@ static int fill(struct sync *s, struct err *e)
 	s->box.used = 0;
 	if (!rv)
 		rv = add_devices(s->o, &s->box, e);
-	s->body = xmalloc(s->box.bytes + 1);
-	rand_fill(&rand_real, s->body, s->box.bytes);
+	s->pool = bench_pool(s->box.bytes);
 	s->f.on_ack = fill_ack;
 	s->f.on_live = fill_more;
 	for (i = 0; i < SENDERS && !rv; i++) {
@@ -332,7 +333,7 @@ int bench_sync(const struct options *o)
 	rv = rv || s->failed;
 	fleet_release(&s->f);
 	servers_close(&s->v);
-	free(s->body);
+	free(s->pool);
 	free(s);
 	return rv;
 }
