@@ -442,42 +442,10 @@ static bool below_marks(struct journal *j, const uint8_t *p,
 	return true;
 }
 
-/* The oldest file may have been about to be used again: the torn write lies over
- * some of its groups, under its old header, a torn one or the new one.  It was
- * free then: what is readable in it lies below the marks.  Should it be rot after
- * all, entries above the marks that it took away are missed in front of those in
- * later files or by the newest header. */
-static int drop_reused(struct scan *sc, size_t *end)
+static void drop_file(struct scan *sc, uint32_t file, size_t *end)
 {
-	struct journal *j = sc->j;
-	struct buf b = BUF_INIT;
-	uint32_t file;
-	bool damage = false, free_file = true;
 	size_t i, n = 0, cut = 0;
-	int rv = 0;
 
-	if (!*end || sc->found[0].file == sc->found[*end - 1].file)
-		return 0;
-	file = sc->found[0].file;
-	for (i = 0; i < *end && free_file && !rv; i++) {
-		const struct found *f = &sc->found[i];
-		struct jg_header g;
-
-		if (f->file != file)
-			continue;
-		/* Its last groups may be gone without a trace in the file. */
-		damage |= !good(f) || f[1].group > f->group + 1;
-		if (f->unknown)
-			continue;
-		rv = group_read(j, f, &b, sc->e);
-		free_file = !rv && !jg_get(&g, b.data, b.len) &&
-			    below_marks(j, b.data, &g);
-	}
-	buf_release(&b);
-	if (rv || !damage || !free_file)
-		return rv;
-	log_event(LOG_WARN, "journal_torn_reuse", "file=%08u",
-		  j->files[file].number);
 	for (i = 0; i < sc->n; i++) {
 		cut += i < *end && sc->found[i].file == file;
 		if (sc->found[i].file != file)
@@ -485,7 +453,63 @@ static int drop_reused(struct scan *sc, size_t *end)
 	}
 	sc->n = n;
 	*end -= cut;
-	j->files[file].use = 0;
+	sc->j->files[file].use = 0;
+}
+
+/* Is the oldest file, that of found[0], only the remains of torn writes?
+ *
+ * - No group in it is good: a first write that was torn once.  The good group of
+ *   its number was written elsewhere, and that file is in a new use by now.
+ * - It was about to be used again: the torn write lies over some of its groups,
+ *   under its old header, a torn one or the new one.  It was free then: what is
+ *   readable in it lies below the marks.
+ *
+ * Should it be rot after all, entries above the marks that it took away are missed
+ * in front of those in later files or by the newest header. */
+static int oldest_is_torn(struct scan *sc, size_t end, bool *torn)
+{
+	struct journal *j = sc->j;
+	uint32_t file = sc->found[0].file;
+	bool damage = false, below = true, any_good = false;
+	struct buf b = BUF_INIT;
+	size_t i;
+	int rv = 0;
+
+	for (i = 0; i < end && !rv; i++) {
+		const struct found *f = &sc->found[i];
+		struct jg_header g;
+
+		if (f->file != file)
+			continue;
+		/* Its last groups may be gone without a trace in the file. */
+		damage |= !good(f) || f[1].group > f->group + 1;
+		any_good |= good(f);
+		if (f->unknown || !below)
+			continue;
+		rv = group_read(j, f, &b, sc->e);
+		below = !rv && !jg_get(&g, b.data, b.len) &&
+			below_marks(j, b.data, &g);
+	}
+	buf_release(&b);
+	*torn = !rv && damage && (below || !any_good);
+	return rv;
+}
+
+static int drop_reused(struct scan *sc, size_t *end)
+{
+	while (*end && sc->found[0].file != sc->found[*end - 1].file) {
+		uint32_t file = sc->found[0].file;
+		bool torn;
+		int rv = oldest_is_torn(sc, *end, &torn);
+
+		if (rv)
+			return rv;
+		if (!torn)
+			break;
+		log_event(LOG_WARN, "journal_torn_reuse", "file=%08u",
+			  sc->j->files[file].number);
+		drop_file(sc, file, end);
+	}
 	return 0;
 }
 
