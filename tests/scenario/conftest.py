@@ -28,7 +28,7 @@ def fresh_node(folder):
     """A single node of this test's own, started."""
     node = Node(folder / "data").start()
     yield node
-    node.kill()
+    node.finish()
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,10 @@ def node():
     path = new_folder()
     made = Node(path / "data").start()
     yield made
-    made.kill()
-    drop_folder(path)
+    try:
+        made.finish()
+    finally:
+        drop_folder(path)
 
 
 @pytest.fixture(scope="module")

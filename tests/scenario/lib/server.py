@@ -202,9 +202,13 @@ class Node:
         assert code == 0, log
         return log
 
-    def restart(self):
-        self.kill()
-        return self.start()
+    def finish(self):
+        """The end of a test: a clean one, so that a sanitizer can complain."""
+        try:
+            if self.process:
+                self.stop()
+        finally:
+            self.kill()
 
     def account(self, devices=1):
         """(id, [device numbers])"""
@@ -263,15 +267,20 @@ class Cluster:
             for node in self.nodes.values():
                 node.start(wait=False)
             self.wait_ready()
-        except BaseException:
-            self.__exit__()
+        except BaseException as e:
+            self.__exit__(type(e))
             raise
         return self
 
     def __exit__(self, *exc):
-        for node in self.nodes.values():
-            node.kill()
-        drop_folder(self.folder)
+        try:
+            if not any(exc):
+                for node in self.nodes.values():
+                    node.finish()
+        finally:
+            for node in self.nodes.values():
+                node.kill()
+            drop_folder(self.folder)
 
     def wait_ready(self):
         for node in self.running():
