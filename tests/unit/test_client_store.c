@@ -154,8 +154,8 @@ static void tell(struct store_file *s, struct told *t)
 	t->text[0] = 0;
 	assert_int_equal(cs->ops->load(cs, &m, tell_entry, t, NULL), 0);
 	n = strlen(t->text);
-	snprintf(t->text + n, sizeof t->text - n, " c=%" PRIu64 " l=%" PRIu64 " s=%" PRIu64, m.cursor,
-		 m.lamport, m.seq);
+	snprintf(t->text + n, sizeof t->text - n,
+		 " c=%" PRIu64 " l=%" PRIu64 " s=%" PRIu64, m.cursor, m.lamport, m.seq);
 }
 
 /* Nine ops in three synced batches; told[i]: the state after i ops.  Sizes of the

@@ -730,7 +730,7 @@ static void test_malformed_messages(void **state)
 {
 	const uint64_t falling[2] = { 3, 2 }, future[1] = { 9 };
 	static const unsigned whole[] = { 0, 37, 25, 26, 10, 25, 9, 17, 17 };
-	uint8_t kind;
+	int kind;
 	unsigned n;
 
 	(void)state;
@@ -751,7 +751,7 @@ static void test_malformed_messages(void **state)
 	assert_int_equal(rig_ack(&r, 2, 0, 0, 0), ERR_PROTOCOL);
 	for (kind = GM_APPEND; kind <= GM_NEEDED; kind++)
 		for (n = 1; n < 48; n++) {
-			uint8_t bytes[48] = { kind, 1 };
+			uint8_t bytes[48] = { (uint8_t)kind, 1 };
 			struct err e = { 0 };
 
 			if (n != whole[kind])

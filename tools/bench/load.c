@@ -119,6 +119,7 @@ static int prepare(struct load *l, struct err *e)
 	rv = users_make(l->o, l->users, l->n_users, e);
 	if (rv)
 		return rv;
+	AN(l->n_peers);
 	l->peers = xcalloc(l->n_peers, sizeof *l->peers);
 	l->lanes = xcalloc(l->n_lanes, sizeof *l->lanes);
 	l->starts = xcalloc(STARTS, sizeof *l->starts);

@@ -35,7 +35,7 @@ void table_cell(struct table *t, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
+	if (vasprintf(&text, fmt, ap) < 0) /* style: alloc, fails below */
 		WRONG("vasprintf");
 	va_end(ap);
 	add(t, text);

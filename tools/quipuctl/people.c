@@ -267,7 +267,7 @@ static int write_profile(struct ctl *c, const char *home, json_t *json)
 	if (rv)
 		return ctl_fail(c, ERR_CONFIG, "profile", &e);
 	if (c->json)
-		rv = ctl_print(json_pack("{s:b,s:s,s:s,s:o,s:I}", "ok", 1, "name", p.name,
+		ctl_print(json_pack("{s:b,s:s,s:s,s:o,s:I}", "ok", 1, "name", p.name,
 					 "home", home, "account", ctl_id(p.account),
 					 "device", (json_int_t)p.device));
 	else
