@@ -11,7 +11,6 @@
 #include "base/logf.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 _Static_assert((int)GROUP_COMMAND == RAFT_COMMAND &&
@@ -30,8 +29,14 @@ uint64_t group_now(struct group *g)
 
 const char *raft_addr(char out[24], uint64_t id)
 {
-	snprintf(out, 24, "%" PRIu64, id);
-	return out;
+	char *p = out + 23;
+
+	/* Once per message, so without printf. */
+	*p = 0;
+	do
+		*--p = (char)('0' + id % 10);
+	while (id /= 10);
+	return memmove(out, p, (size_t)(out + 24 - p));
 }
 
 unsigned conf_voters(const struct raft_configuration *c)
@@ -513,9 +518,10 @@ uint64_t group_needed_index(const struct group *g)
 
 		if (c->servers[i].id == g->cfg.self)
 			continue;
+		/* The matching entry too: its term goes in front of the next. */
 		if (!raft_match_index(&g->raft, c->servers[i].id, &match) &&
-		    match + 1 < low)
-			low = match + 1;
+		    match < low)
+			low = match;
 	}
 	return low;
 }

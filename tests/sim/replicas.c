@@ -167,11 +167,13 @@ void replicas_trace(struct run *r)
 			sim_trace(&r->world.sim,
 				  "node %u shard %u role %d term %" PRIu64
 				  " last %" PRIu64 " commit %" PRIu64
-				  " applied %" PRIu64 " durable %" PRIu64,
+				  " applied %" PRIu64 " durable %" PRIu64
+				  " journal from %" PRIu64,
 				  node, i, gi.role, gi.term, gi.last_index,
 				  gi.commit_index,
 				  store_meta(n->shards[i].store)->applied_index,
-				  n->shards[i].durable_index);
+				  n->shards[i].durable_index,
+				  journal_shard(n->journal, i)->first_index);
 		}
 	}
 }
