@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lib import checked  # noqa: E402
 from lib.server import QUIPUD, Cluster, Node, drop_folder, new_folder  # noqa: E402
 
 
@@ -14,6 +15,24 @@ from lib.server import QUIPUD, Cluster, Node, drop_folder, new_folder  # noqa: E
 def built():
     if not QUIPUD.exists():
         pytest.exit(f"{QUIPUD} is not built: make", 2)
+    checked.begin()
+    yield
+    checked.end()
+
+
+# Autouse fixtures are first to come and last to go: these look when the processes
+# of a test, or those that the tests of a file share, are gone.
+
+@pytest.fixture(scope="module", autouse=True)
+def no_reports_of_the_file(built):
+    yield
+    checked.look()
+
+
+@pytest.fixture(autouse=True)
+def no_reports(built):
+    yield
+    checked.look()
 
 
 @pytest.fixture

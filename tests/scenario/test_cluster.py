@@ -10,6 +10,7 @@ import pytest
 import websockets
 
 from lib import wire
+from lib.checked import WAIT_S
 from lib.device import Closed, Refused, device_of, people
 from lib.server import AdminError, until
 
@@ -18,7 +19,7 @@ TROUBLE = (Closed, Refused, OSError, EOFError, asyncio.TimeoutError,
            websockets.WebSocketException)
 
 
-def run(coroutine, timeout=120):
+def run(coroutine, timeout=4 * WAIT_S):
     return asyncio.run(asyncio.wait_for(coroutine, timeout))
 
 
@@ -98,7 +99,7 @@ class Sender:
     def start(self, batch=8):
         self.task = asyncio.ensure_future(self.go(batch))
 
-    async def more(self, n, timeout=60):
+    async def more(self, n, timeout=2 * WAIT_S):
         """Until n more sends are acked."""
         want, loop = len(self.acked) + n, asyncio.get_running_loop()
         end = loop.time() + timeout
@@ -123,7 +124,7 @@ async def inbox_of(cluster, device, n, node=None):
     device.inbox.clear()
     where = node or random.choice(cluster.running())
     await device.connect(where.address, recv=node is None)
-    await device.wait_inbox(n, 60)
+    await device.wait_inbox(n, 2 * WAIT_S)
     await device.close()
     return [device.inbox[i] for i in sorted(device.inbox)]
 

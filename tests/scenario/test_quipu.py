@@ -13,7 +13,8 @@ import time
 import pytest
 
 from lib import certs
-from lib.server import BUILD, WAIT_S, Node, until
+from lib.checked import BUILD, WAIT_S
+from lib.server import Node, until
 
 QUIPU = BUILD / "quipu"
 CTL = BUILD / "quipuctl"

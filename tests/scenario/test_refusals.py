@@ -11,11 +11,12 @@ import time
 import pytest
 
 from lib import wire
+from lib.checked import WAIT_S
 from lib.device import Closed, Device, people
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 2 * WAIT_S))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def still_well(node):
 
 # ---- HTTP heads -----------------------------------------------------------------------
 
-def raw(node, data, timeout=10):
+def raw(node, data, timeout=WAIT_S):
     """All that comes back until the server closes or a reply is whole."""
     with socket.create_connection((node.host, node.port), timeout) as s:
         s.sendall(data)
@@ -158,7 +159,7 @@ def test_what_is_not_there(node, line, status, name):
 
 
 def test_connections_live_on_after_an_answer(node):
-    with socket.create_connection((node.host, node.port), 10) as s:
+    with socket.create_connection((node.host, node.port), WAIT_S) as s:
         for target in (b"/livez", b"/nothing", b"/v1/account", b"/readyz"):
             s.sendall(head(b"GET " + target + b" HTTP/1.1"))
             got = b""

@@ -12,6 +12,7 @@ import cbor2
 import pytest
 
 from lib import wire
+from lib.checked import WAIT_S
 from lib.device import Closed, Device, Refused, Stream, people
 
 KEY = base64.b64encode(bytes(range(16)))
@@ -21,7 +22,7 @@ GOOD = {b"Host": b"a", b"Upgrade": b"websocket", b"Connection": b"Upgrade",
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 2 * WAIT_S))
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ class Raw:
 
     def __init__(self, node, fields=GOOD, line=b"GET /v1/stream HTTP/1.1",
                  behind=b""):
-        self.sock = socket.create_connection((node.host, node.port), 10)
+        self.sock = socket.create_connection((node.host, node.port), WAIT_S)
         lines = [line] + [k + b": " + v for k, v in fields.items()
                           if v is not None]
         self.sock.sendall(b"\r\n".join([*lines, b"", b""]) + behind)

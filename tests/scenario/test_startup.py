@@ -11,17 +11,18 @@ import subprocess
 import pytest
 
 from lib import certs, space
+from lib.checked import WAIT_S
 from lib.device import people
 from lib.server import QUIPUD, Cluster, Node, Process, own_address, until
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 2 * WAIT_S))
 
 
 def refused(args, code=1, env=None):
     """Text on stderr of a quipud that must not start."""
-    done = subprocess.run([str(QUIPUD), *map(str, args)], timeout=60,
+    done = subprocess.run([str(QUIPUD), *map(str, args)], timeout=2 * WAIT_S,
                           stdin=subprocess.DEVNULL, capture_output=True,
                           env={**os.environ, **(env or {})})
     text = done.stderr.decode()
@@ -116,7 +117,7 @@ def test_a_good_configuration_is_called_good(folder):
     file.write_text(f"[node]\ndata = {folder}/data\n[gateway]\n"
                     "listen = 127.0.0.1:0\nheartbeat_s = 2min\n")
     done = subprocess.run([str(QUIPUD), "--config", str(file),
-                           "--check-config"], capture_output=True, timeout=60)
+                           "--check-config"], capture_output=True, timeout=2 * WAIT_S)
     assert done.returncode == 0 and b"good" in done.stdout
     assert not (folder / "data").exists()
 
@@ -357,7 +358,7 @@ def test_tls_for_clients(folder):
         run(talk())
         # Plain bytes and half a handshake end without an answer.
         for data in (b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03"):
-            with socket.create_connection((node.host, node.port), 10) as s:
+            with socket.create_connection((node.host, node.port), WAIT_S) as s:
                 s.sendall(data)
                 s.shutdown(socket.SHUT_WR)
                 while s.recv(4096):

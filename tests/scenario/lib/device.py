@@ -10,8 +10,7 @@ import os
 import websockets
 
 from . import wire
-
-WAIT_S = 30
+from .checked import WAIT_S
 
 
 class Closed(Exception):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .server import WAIT_S, Process, drop_folder, new_folder
+from .checked import WAIT_S
+from .server import Process, drop_folder, new_folder
 
 
 class Space:
