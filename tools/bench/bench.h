@@ -7,6 +7,8 @@
 #include "tools/bench/fleet.h"
 
 #include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/types.h>
 
@@ -60,6 +62,9 @@ struct servers {
 	char disk_error[160];
 	bool open;
 	int disk_fd;
+	bool disk_runs;
+	atomic_bool disk_stop;
+	pthread_t disk_thread;
 	uint8_t *page;
 };
 int servers_open(struct servers *v, const struct options *o, struct err *e);
@@ -74,6 +79,9 @@ uint64_t servers_cpu_us(const struct servers *v);
 void servers_memory(const struct servers *v, uint64_t *rss, uint64_t *anon);
 /* `n` more 4 KiB pwrite + fdatasync in the folder: when the servers are idle. */
 void disk_measure(struct servers *v, unsigned n);
+/* The same from a thread, at every 10 ms; forgets what was measured before. */
+void disk_begin(struct servers *v);
+void disk_end(struct servers *v);
 /* One request, one answer (owned by the caller); NULL with `e`. */
 json_t *admin_call(const char *path, const char *request, struct err *e);
 

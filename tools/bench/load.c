@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define WARM_MS 1000
-#define TURN_MS 300
 #define LIVE_MS 30000
 #define DRAIN_MS 15000
 #define PER_DEVICE 16     /* in flight: half the span, so that one late ack
@@ -158,30 +157,9 @@ static void run_for(struct load *l, uint64_t ms)
 	}
 }
 
-/* One send at a time is measured against the disk, which others may use: both in
- * turns, so that they meet the same disk. */
-static void run_in_turns(struct load *l)
-{
-	uint64_t end = bench_now_us() + l->o->seconds * 1000000ull;
-
-	while (bench_now_us() < end) {
-		l->measure = true;
-		run_for(l, TURN_MS);
-		l->measure = false;
-		l->stop = true;
-		while (l->acked < l->sent && bench_now_us() < end)
-			fleet_turn(&l->f, 10);
-		disk_measure(&l->v, DISK_SAMPLES / 4);
-		l->load_us += TURN_MS * 1000;
-		l->stop = false;
-		l->f.now_us = bench_now_us();
-		if (l->acked == l->sent)
-			pump(l, &l->lanes[0], 0);
-	}
-}
-
 static void run(struct load *l)
 {
+	uint64_t t0;
 	unsigned i, k, n = 0;
 
 	for (k = 0; k < l->depth; k++)
@@ -189,16 +167,16 @@ static void run(struct load *l)
 			pump(l, &l->lanes[i], 1);
 	run_for(l, WARM_MS);
 	servers_mark(&l->v);
-	if (l->total == 1 && !l->await_delivery) {
-		run_in_turns(l);
-	} else {
-		uint64_t t0 = bench_now_us();
-
-		l->measure = true;
-		run_for(l, l->o->seconds * 1000ull);
-		l->measure = false;
-		l->load_us = bench_now_us() - t0;
-	}
+	/* One send at a time leaves the disk idle: it is measured meanwhile, so
+	 * that both meet the same machine, whoever else uses it. */
+	if (l->total == 1)
+		disk_begin(&l->v);
+	t0 = bench_now_us();
+	l->measure = true;
+	run_for(l, l->o->seconds * 1000ull);
+	l->measure = false;
+	l->load_us = bench_now_us() - t0;
+	disk_end(&l->v);
 	servers_sample(&l->v);
 	l->cpu_us = servers_cpu_us(&l->v);
 }
@@ -249,7 +227,8 @@ static int go(struct load *l, const char *what)
 	run(l);
 	drain(l, l->chat || l->await_delivery);
 	s = (double)l->load_us / 1e6;
-	disk_measure(&l->v, DISK_SAMPLES);
+	if (l->total > 1)
+		disk_measure(&l->v, DISK_SAMPLES);
 	report_real(&r, "seconds", s);
 	report_u64(&r, "acks", l->window_acks);
 	report_real(&r, "acks_per_s", (double)l->window_acks / s);

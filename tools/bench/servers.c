@@ -14,6 +14,7 @@
 
 #define PAGE 4096
 #define DISK_PAGES 1024
+#define DISK_EVERY_US 10000
 
 /* ---- processes -------------------------------------------------------------------- */
 
@@ -269,6 +270,35 @@ void disk_measure(struct servers *v, unsigned n)
 		}
 		hist_add(&v->disk, bench_now_us() - t0);
 	}
+}
+
+static void *disk_loop(void *arg)
+{
+	struct servers *v = arg;
+
+	while (!atomic_load(&v->disk_stop)) {
+		disk_measure(v, 1);
+		usleep(DISK_EVERY_US);
+	}
+	return NULL;
+}
+
+void disk_begin(struct servers *v)
+{
+	if (v->disk_fd < 0 || v->disk_error[0])
+		return;
+	hist_clear(&v->disk);
+	atomic_store(&v->disk_stop, false);
+	v->disk_runs = pthread_create(&v->disk_thread, NULL, disk_loop, v) == 0;
+}
+
+void disk_end(struct servers *v)
+{
+	if (!v->disk_runs)
+		return;
+	atomic_store(&v->disk_stop, true);
+	pthread_join(v->disk_thread, NULL);
+	v->disk_runs = false;
 }
 
 void report_ground(struct report *r, const struct servers *v, uint64_t messages)
