@@ -5,6 +5,7 @@
 #     make unit ONLY=journal         only the programs with that in the name
 #     make sim SEEDS=300, make sim SEED=17, make scenario ONLY='leader'
 # make fuzz          every fuzz target FUZZ_SECONDS=120 (ONLY=frame for one)
+# make sanitize      unit, sim and scenario with ASan and UBSan, then with TSan
 # make planted       plants bugs, and the simulator must catch each
 # make interop       clients of other people: curl, ws, websockets, Chromium
 # make cluster       three nodes on loopback, mutual TLS; make cluster-stop
@@ -180,7 +181,7 @@ setup-%:
 
 # ---- tests (tools/dev/tests counts and reports)
 
-.PHONY: test unit sim scenario fuzz fuzz-smoke planted interop replays
+.PHONY: test unit sim scenario sanitize fuzz fuzz-smoke planted interop replays
 RUN_TESTS = $(Q)B=$(B) ONLY='$(ONLY)' SEEDS='$(SEEDS)' SEED='$(SEED)' \
 	PYTHON=$(PYTHON) tools/dev/tests
 
@@ -200,6 +201,15 @@ sim: $(B)/quipu-sim
 	$(RUN_TESTS) sim
 scenario: programs
 	$(RUN_TESTS) scenario
+# Both modes run, also when the first one finds something.
+sanitize:
+	$(Q)rc=0; for mode in asan tsan; do \
+		echo "=== MODE=$$mode"; \
+		$(MAKE) --no-print-directory -k MODE=$$mode tested || rc=1; \
+	done; exit $$rc
+.PHONY: tested
+tested: programs $(UNITS:%=$(B)/%) $(B)/quipu-sim
+	$(RUN_TESTS) unit sim scenario
 fuzz-smoke: replays
 	$(RUN_TESTS) fuzz-smoke
 fuzz: $(FUZZERS:%=build/fuzz/fuzz_%)
@@ -239,6 +249,6 @@ install: programs
 	$(Q)install -d $(DESTDIR)$(PREFIX)/bin
 	$(Q)install $(PROGRAMS:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 clean:
-	$(Q)rm -rf build/release build/debug build/asan build/tsan build/fuzz build/planted
+	$(Q)rm -rf build/release build/debug build/asan build/tsan build/fuzz build/planted build/tidy
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile

@@ -238,21 +238,6 @@ def test_two_bad_copies_of_node_meta_end_the_start(used):
     assert digest(used.data) == before
 
 
-def test_a_torn_tail_of_the_journal_is_cut_and_told(used):
-    used.start()
-    used.kill()
-    journal = used.data / "journal" / "00000000.jnl"
-    data = bytearray(journal.read_bytes())
-    # The head of a group that was never written to its end.
-    last = data.rfind(b"QJG1")
-    torn = last + 4096
-    while data[torn:torn + 4] == b"QJG1":
-        torn += 4096
-    data[torn:torn + 40] = data[last:last + 40]
-    journal.write_bytes(data)
-    used.check()
-
-
 # ---- certificates ------------------------------------------------------------------------------
 
 @pytest.fixture
