@@ -365,6 +365,7 @@ int wire_decode(struct wire *w, enum wire_format f, enum wire_side from,
 	if (n > UINT32_MAX)
 		return err_set(e, ERR_FORMAT, "too large");
 	if (f == WIRE_JSON) {
+		AN(scratch);
 		buf_clear(scratch);
 		rv = wire_json_to_cbor(p, n, scratch, e);
 		if (rv)
