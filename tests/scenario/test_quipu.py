@@ -13,7 +13,7 @@ import time
 import pytest
 
 from lib import certs
-from lib.checked import BUILD, WAIT_S
+from lib.checked import BUILD, SLOW, WAIT_S
 from lib.server import Node, until
 
 QUIPU = BUILD / "quipu"
@@ -288,7 +288,8 @@ def test_a_killed_server_is_waited_for(fresh_node, folder):
         for i in range(start, start + 200):
             sender.type(f"line {i}")
         sender.until(lambda events, n=start: len(events) > n)
-        node.restart()
+        node.kill()
+        node.start()
     sender.until(lambda events: len(events) == 600, "all acked", WAIT_S * 2)
     sender.end()
     follower.until(lambda events: len(
@@ -356,7 +357,7 @@ def test_a_bad_token_is_told(two, node):
 def test_without_a_server_messages_wait_in_the_outbox(two, node):
     address = f"ws://{node.address}"
     two.gateways("alice", ["ws://127.0.0.1:9"])
-    done = two.run("alice", "--timeout", 0.3, "send", "bob", "later", want=3)
+    done = two.run("alice", "--timeout", 0.3 * SLOW, "send", "bob", "later", want=3)
     assert "not connected" in done.stderr and "kept in the outbox" in done.stderr
     (talk,) = two.json("alice", "list")
     assert talk["waiting"] == 1
@@ -443,7 +444,7 @@ def test_wss_with_a_ca_of_our_own(folder):
         assert len([e for e in got if e["event"] == "message"]) == 2000
         profile["ca"] = str(folder / "other.crt")
         (home / "alice" / "profile.json").write_text(json.dumps(profile))
-        done = run([*args, "--timeout", 0.5, "send", "bob", "x"], want=3)
+        done = run([*args, "--timeout", 0.5 * SLOW, "send", "bob", "x"], want=3)
         assert "certificate" in done.stderr.lower()
     finally:
         node.kill()
