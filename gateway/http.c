@@ -629,6 +629,18 @@ void http_later(struct http_req *r, uint64_t ms, void (*later)(struct http_req *
 		h->later_ms = r->later_ms;
 }
 
+bool http_gone(const struct http_req *r)
+{
+	const struct peer *p = peer_of(r->mc);
+	char byte;
+	ssize_t n;
+
+	if (!p)
+		return true;
+	n = recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 static void laters(struct http *h, uint64_t now_ms)
 {
 	h->later_ms = UINT64_MAX;

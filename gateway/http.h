@@ -74,6 +74,10 @@ const char *http_field(struct http_req *r, const char *name);
 void http_later(struct http_req *r, uint64_t ms,
 		void (*later)(struct http_req *r));
 
+/* The client has left, or at least ended its side: the library does not look while
+ * a request waits. */
+bool http_gone(const struct http_req *r);
+
 /* ws_open.c: GET /v1/stream */
 void ws_open(struct http_req *r);
 /* http.c, for ws_open.c: answer with 101 and hand the socket to conn_open(). */

@@ -329,7 +329,8 @@ static void page_seen(struct route_call *c, int err, const struct result *res)
 	uint64_t now_ms = clock_ms(r->g->clock);
 
 	if (!err && !res->status && !res->n_records && now_ms < r->until_ms &&
-	    !r->g->draining && res->epoch == r->claims.epoch) {
+	    !r->g->draining && res->epoch == r->claims.epoch &&
+	    !http_gone(r)) {
 		call_done(r);
 		http_later(r, SYNC_LOOK_MS, ask_page);
 		return;
