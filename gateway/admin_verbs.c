@@ -381,6 +381,8 @@ static void propose(struct admin_req *r, enum cmd_type type, route_cb *cb)
 	c->cmd.type = type;
 	c->cmd.account = r->account;
 	c->cmd.device = r->device;
+	/* A new account under a number that we drew may be made twice. */
+	c->once = !r->chosen;
 	AZ(route_propose(&r->g->route, c));
 }
 

@@ -79,7 +79,7 @@ struct route_call *route_get(struct route *r)
 	c->call.arg = c;
 	c->route = r;
 	c->tries = 0;
-	c->is_query = c->at_node = c->unknown = false;
+	c->is_query = c->at_node = c->unknown = c->once = false;
 	c->deadline_ms = 0;
 	memset(&c->cmd, 0, sizeof c->cmd);
 	buf_clear(&c->body);
@@ -213,6 +213,10 @@ static void on_answer(struct node_call *nc, int status,
 	switch (status) {
 	case ERR_UNKNOWN_OUTCOME:
 		c->unknown = true;
+		if (c->once) {
+			finish(c);
+			return;
+		}
 		break;
 	case ERR_NOT_LEADER:
 	case ERR_BUSY:

@@ -10,7 +10,8 @@
  *	route_again() when the shard's refusal may pass (ST_GAP)
  *
  * Nothing is retried that was answered.  A try whose outcome is unknown is
- * followed by the same command: the shard's dedupe makes it one. */
+ * followed by the same command: the shard's dedupe makes it one.  Commands that it
+ * does not know (a new device) set c->once. */
 #ifndef QUIPU_GATEWAY_ROUTE_H
 #define QUIPU_GATEWAY_ROUTE_H
 
@@ -46,6 +47,8 @@ struct route_call {
 	void *arg;
 	uint8_t tries;
 	bool is_query, at_node, unknown;
+	bool once;                 /* no dedupe would make two of it one: an unknown
+				      outcome is the last word */
 	uint64_t priv[ROUTE_PRIV]; /* the caller's */
 };
 
