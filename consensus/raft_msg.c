@@ -650,7 +650,8 @@ static int on_needed(struct group *g, uint64_t from, struct cursor *c,
 {
 	uint64_t term = cursor_u64(c), index = cursor_u64(c);
 
-	if (!cursor_done(c) || !term || !index)
+	/* 0: a leader that has not heard of all followers yet. */
+	if (!cursor_done(c) || !term)
 		return refuse(e, from, "malformed needed index");
 	if (term == raft_current_term(&g->raft) && !group_leads(g))
 		g->needed = index;
