@@ -12,6 +12,7 @@ struct remote {
 	uint64_t peer;
 	uint32_t gen;
 	uint32_t next_free;
+	uint32_t shard;
 	bool is_sub, is_query;
 };
 
@@ -28,6 +29,8 @@ struct node {
 	uint32_t n_shards;
 	uint16_t slots[SLOTS];
 	uint32_t slots_epoch;
+	struct node_call init; /* of the slot table, by the leader of shard 0 */
+	bool init_asked;
 
 	struct remotes remotes;
 	struct map peer_followers; /* peer << 48 ^ id -> struct follower */

@@ -51,8 +51,9 @@ void remotes_release(struct remotes *r)
 	free(r->slots);
 }
 
-static uint64_t remote_add(struct remotes *r, void *what, uint64_t peer,
-			   bool is_sub, bool is_query, uint32_t *slot)
+static uint64_t remote_add(struct remotes *r, void *what, uint32_t shard,
+			   uint64_t peer, bool is_sub, bool is_query,
+			   uint32_t *slot)
 {
 	uint32_t i = r->free_head;
 	struct remote *m;
@@ -71,6 +72,7 @@ static uint64_t remote_add(struct remotes *r, void *what, uint64_t peer,
 	}
 	m = &r->slots[i];
 	m->what = what;
+	m->shard = shard;
 	m->peer = peer;
 	m->is_sub = is_sub;
 	m->is_query = is_query;
@@ -116,23 +118,55 @@ static int post(struct node *n, uint64_t peer)
 				     n->scratch.len, NULL, 0);
 }
 
-/* The leader as this node's replica knows it; 0: unknown or not to be reached. */
-static uint64_t leader_of(struct node *n, const struct shard *s)
+/* A damaged replica hears of no leader: it asks one peer after the other, and stays
+ * with the one that did not say no. */
+static void guess_leader(struct node *n, struct shard *s)
 {
+	unsigned i, at = 0;
+
+	for (i = 0; i < n->cfg.n_members; i++)
+		if (n->cfg.members[i] == s->guessed)
+			at = i + 1;
+	for (i = 0; i < n->cfg.n_members; i++) {
+		uint64_t peer = n->cfg.members[(at + i) % n->cfg.n_members];
+
+		if (peer == n->cfg.id ||
+		    !n->env.net->ops->is_up(n->env.net, peer))
+			continue;
+		s->leader = s->guessed = peer;
+		return;
+	}
+}
+
+static void guess_was_wrong(struct node *n, const struct remote *m, int status)
+{
+	struct shard *s = &n->shards[m->shard];
+
+	if (s->faulty && s->leader == m->peer &&
+	    (status == ERR_NOT_LEADER || status == ERR_UNAVAILABLE))
+		s->leader = 0;
+}
+
+/* The leader as this node's replica knows it; 0: unknown or not to be reached. */
+static uint64_t leader_of(struct node *n, struct shard *s)
+{
+	if (s->faulty && n->env.net &&
+	    (!s->leader || !n->env.net->ops->is_up(n->env.net, s->leader)))
+		guess_leader(n, s);
 	if (!s->leader || s->leader == n->cfg.id || !n->env.net ||
 	    !n->env.net->ops->is_up(n->env.net, s->leader))
 		return 0;
 	return s->leader;
 }
 
-static void call_remote(struct node *n, struct node_call *c, uint64_t peer,
-			bool is_query)
+static void call_remote(struct node *n, struct node_call *c, uint32_t shard,
+			uint64_t peer, bool is_query)
 {
 	struct call_priv *cp = call_priv(c);
 	int rv;
 
 	put_u64(n->scratch.data + 1,
-		cp->id = remote_add(&n->remotes, c, peer, false, is_query,
+		cp->id = remote_add(&n->remotes, c, shard, peer, false, is_query,
 				    &cp->remote));
 	rv = post(n, peer);
 	if (rv) {
@@ -167,7 +201,7 @@ void rpc_propose(struct node *n, struct shard *s, const struct cmd *cmd,
 	head(n, MSG_CALL, 0);
 	buf_u32(&n->scratch, s->id);
 	cmd_encode(&n->scratch, cmd);
-	call_remote(n, c, peer, false);
+	call_remote(n, c, s->id, peer, false);
 }
 
 void rpc_query(struct node *n, struct shard *s, const struct query *q,
@@ -192,7 +226,7 @@ void rpc_query(struct node *n, struct shard *s, const struct query *q,
 	head(n, MSG_QUERY, 0);
 	buf_u32(&n->scratch, s->id);
 	query_encode(&n->scratch, q);
-	call_remote(n, c, peer, true);
+	call_remote(n, c, s->id, peer, true);
 }
 
 void rpc_forget_call(struct node *n, struct node_call *c)
@@ -211,10 +245,6 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 	int rv;
 
 	sp->shard = s;
-	if (s->faulty) {
-		node_sub_finish(n, sub, ERR_UNAVAILABLE);
-		return;
-	}
 	if (s->role == GROUP_LEADER) {
 		struct follower *f = xcalloc(1, sizeof *f);
 
@@ -232,7 +262,8 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 		node_sub_finish(n, sub, ERR_NOT_LEADER);
 		return;
 	}
-	sp->id = remote_add(&n->remotes, sub, peer, true, false, &sp->remote);
+	sp->id = remote_add(&n->remotes, sub, s->id, peer, true, false,
+			    &sp->remote);
 	head(n, MSG_SUB, sp->id);
 	buf_u32(&n->scratch, s->id);
 	buf_u64(&n->scratch, sub->account);
@@ -423,6 +454,7 @@ static void on_reply(struct node *n, uint64_t peer, struct cursor *c)
 	if (!m || m->is_sub || c->bad)
 		return;
 	call = m->what;
+	guess_was_wrong(n, m, status);
 	rpc_forget_call(n, call);
 	if (!status && result_decode(&r, c->p, cursor_left(c), &e))
 		status = ERR_UNKNOWN_OUTCOME;
@@ -533,8 +565,10 @@ static void on_end(struct node *n, uint64_t peer, struct cursor *c)
 	struct node_sub *sub = sub_of(n, peer, c);
 	int why = (int)cursor_u32(c);
 
-	if (sub)
-		node_sub_finish(n, sub, c->bad || !why ? ERR_UNAVAILABLE : why);
+	if (!sub)
+		return;
+	guess_was_wrong(n, &n->remotes.slots[sub_priv(sub)->remote - 1], why);
+	node_sub_finish(n, sub, c->bad || !why ? ERR_UNAVAILABLE : why);
 }
 
 static void on_group(struct node *n, uint64_t peer, struct cursor *c)

@@ -68,6 +68,7 @@ struct shard {
 	struct machine machine;
 	enum group_role role;
 	uint64_t leader, term;
+	uint64_t guessed;      /* of a faulty one: the peer asked last */
 	bool faulty;
 	char why[160];
 
