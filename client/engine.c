@@ -250,6 +250,7 @@ const char *client_wants_dial(struct client *c)
 	c->ping_us = 0;
 	c->code = 0;
 	c->drop_code = 1000;
+	c->first_id = c->id;
 	c->heartbeat_us = HEARTBEAT_S * 1000 * MS;
 	client_move(c, CLIENT_DIAL, NULL);
 	return c->cfg.n_gateways ? c->gateways[c->gateway] : "";
@@ -466,9 +467,8 @@ static void hello(struct client *c)
 {
 	struct wire *w = &c->w;
 
-	c->hello_id = ++c->id;
 	wire_start(w, WIRE_HELLO);
-	wire_set(w, W_ID, c->hello_id);
+	wire_set(w, W_ID, ++c->id);
 	wire_puts(w, W_TOKEN, c->token);
 	wire_puts(w, W_AGENT, c->agent);
 	wire_set(w, W_WINDOW, c->cfg.window ? c->cfg.window : CLIENT_WINDOW);

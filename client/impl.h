@@ -90,7 +90,8 @@ struct client {
 	bool has_retry, angry;
 
 	/* the session */
-	uint64_t id, hello_id, ping_id, pong_id;
+	uint64_t id, first_id; /* last request's; last of the connection before */
+	uint64_t pong_id;
 	bool hello_due, auth_due, ping_due, pong_due, draining;
 	uint64_t heard_us, sent_us; /* last message in, out */
 	uint64_t ping_us, heartbeat_us, drain_us;

@@ -280,8 +280,9 @@ void outbox_on_ack(struct client *c, const struct wire *w)
 	struct client_settled d = { 0 };
 
 	client_heard_clock(c, wire_u(w, W_LAMPORT), wire_u(w, W_STAMP));
-	if (!s)
-		return; /* a second answer, after a second try */
+	/* A second answer, after a second try; or to what was not asked here. */
+	if (!s || s->id <= c->first_id)
+		return;
 	d.outcome = CLIENT_ACKED;
 	d.dup = wire_u(w, W_DUP);
 	d.lamport = wire_u(w, W_LAMPORT);

@@ -21,7 +21,10 @@ static void on_event(void *arg, const struct client_event *ev)
 	struct device_world *d = arg;
 	struct device_event *o;
 
-	AN(d->n_events < DEVICE_EVENTS_MAX);
+	if (d->n_events == d->cap_events) {
+		d->cap_events = d->cap_events ? 2 * d->cap_events : 16;
+		d->events = xrealloc(d->events, d->cap_events * sizeof *d->events);
+	}
 	o = &d->events[d->n_events++];
 	memset(o, 0, sizeof *o);
 	o->type = ev->type;
@@ -54,7 +57,6 @@ void device_world_init(struct device_world *d, uint64_t seed)
 	d->now_us = 1000000;
 	rand_seeded(&d->rand, seed);
 	store_mem_init(&d->mem);
-	d->events = xcalloc(DEVICE_EVENTS_MAX, sizeof *d->events);
 }
 
 void device_world_release(struct device_world *d)

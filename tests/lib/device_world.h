@@ -7,8 +7,6 @@
 #include "client/quipu.h"
 #include "client/store_mem.h"
 
-#define DEVICE_EVENTS_MAX 65536
-
 /* A client_event, copied. */
 struct device_event {
 	enum client_event_type type;
@@ -31,7 +29,7 @@ struct device_world {
 	struct wire w;      /* last message taken */
 	struct buf message; /* that it borrows from */
 	struct device_event *events;
-	size_t n_events;
+	size_t n_events, cap_events;
 };
 
 void device_world_init(struct device_world *d, uint64_t seed);
