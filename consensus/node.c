@@ -274,9 +274,11 @@ void node_slots_load(struct node *n)
 static void meta_init_done(struct node_call *c, int status,
 			   const struct result *r)
 {
+	struct node *n = c->arg;
+
 	(void)status; /* tried again at the next tick while there is no row */
 	(void)r;
-	free(c);
+	n->init_asked = false;
 }
 
 /* The leader of shard 0 writes the slot table of a new cluster. */
@@ -284,14 +286,13 @@ static void meta_init(struct node *n)
 {
 	struct shard *s = &n->shards[0];
 	struct cmd cmd = { .type = CMD_META_INIT, .shards = n->n_shards };
-	struct node_call *c;
 
-	if (n->slots_epoch || s->role != GROUP_LEADER || s->fly_n ||
-	    s->forming.n)
+	if (n->slots_epoch || n->init_asked || s->role != GROUP_LEADER ||
+	    s->fly_n || s->forming.n)
 		return;
-	c = xcalloc(1, sizeof *c);
-	c->cb = meta_init_done;
-	node_propose(n, 0, &cmd, c);
+	n->init_asked = true;
+	n->init = (struct node_call){ .cb = meta_init_done, .arg = n };
+	node_propose(n, 0, &cmd, &n->init);
 }
 
 /* ---- leadership spread -------------------------------------------------------------- */
