@@ -52,6 +52,9 @@ struct net_sim {
 	struct pipe pipes[NET_SIM_NODES + 1][NET_SIM_NODES + 1];
 	struct pair pairs[NET_SIM_NODES + 1][NET_SIM_NODES + 1];
 	uint64_t messages;
+	void (*tap)(void *arg, unsigned from, unsigned to, const uint8_t *p,
+		    size_t n);
+	void *tap_arg;
 };
 
 struct timer {
@@ -285,6 +288,8 @@ static int ns_send(struct net *net, uint64_t peer, const void *head, size_t len,
 		       entries[i]->len);
 		at += entries[i]->len;
 	}
+	if (ns->tap)
+		ns->tap(ns->tap_arg, e->node, (unsigned)peer, m->data, total);
 	us = c->delay_min_us + rand_below(&ns->sim->rand,
 					  c->delay_max_us - c->delay_min_us + 1);
 	if (rand_permille(&ns->sim->rand, c->slow_permille))
@@ -419,6 +424,15 @@ void net_sim_heal_all(struct net_sim *ns)
 		for (b = 1; b <= ns->n; b++)
 			if (a != b)
 				net_sim_cut(ns, a, b, false);
+}
+
+void net_sim_tap(struct net_sim *ns,
+		 void (*tap)(void *arg, unsigned from, unsigned to,
+			     const uint8_t *p, size_t n),
+		 void *arg)
+{
+	ns->tap = tap;
+	ns->tap_arg = arg;
 }
 
 uint64_t net_sim_messages(const struct net_sim *ns)

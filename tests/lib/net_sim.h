@@ -31,6 +31,11 @@ void net_sim_stop(struct net_sim *ns, unsigned node, bool reset);
 /* Direction a -> b is cut or healed. */
 void net_sim_cut(struct net_sim *ns, unsigned a, unsigned b, bool cut);
 void net_sim_heal_all(struct net_sim *ns);
+/* See every message as it is sent. */
+void net_sim_tap(struct net_sim *ns,
+		 void (*tap)(void *arg, unsigned from, unsigned to,
+			     const uint8_t *p, size_t n),
+		 void *arg);
 uint64_t net_sim_messages(const struct net_sim *ns);
 
 #endif

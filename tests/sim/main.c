@@ -1,6 +1,7 @@
 /* quipu-sim: a cluster, its gateways and its clients in simulated time.
  *
- * usage: quipu-sim [--seeds N] [--first SEED] | --seed SEED [--quiet]
+ * usage: quipu-sim [--seeds N] [--first SEED] [--until-failure]
+ *        quipu-sim --seed SEED [--quiet]
  *
  * A seed decides everything; the same seed gives the same trace hash.  --seed
  * prints the trace.  Exit status 1: a seed failed. */
@@ -9,6 +10,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,15 +76,37 @@ static bool repeats(uint64_t seed, const struct run_result *first)
 	return false;
 }
 
-static int run_many(uint64_t first, uint64_t n, const char *program)
+/* An assertion of the product ends the run: say which seed it was. */
+static uint64_t current_seed;
+static const char *current_program;
+
+static void on_abort(int sig)
+{
+	fflush(stdout);
+	printf("seed %" PRIu64 ": FAILED  signal %d\n  the program ended\n"
+	       "  again: %s --seed %" PRIu64 "\n", current_seed, sig,
+	       current_program, current_seed);
+	fflush(stdout);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static void run(uint64_t seed, bool verbose, struct run_result *x)
+{
+	current_seed = seed;
+	run_seed(seed, verbose, x);
+}
+
+static int run_many(uint64_t first, uint64_t n, bool until_failure,
+		    const char *program)
 {
 	struct totals t = { 0 };
 	uint64_t i;
 
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n && !(until_failure && t.failed); i++) {
 		struct run_result x;
 
-		run_seed(first + i, false, &x);
+		run(first + i, false, &x);
 		if (x.ok && i % 50 == 0)
 			x.ok = repeats(first + i, &x);
 		add(&t, &x);
@@ -90,7 +114,7 @@ static int run_many(uint64_t first, uint64_t n, const char *program)
 	}
 	printf("%" PRIu64 " seeds, %.0f s simulated, %" PRIu64 " events, %" PRIu64
 	       " faults, %" PRIu64 " crashes, %.1f s of CPU\n",
-	       n, (double)t.sim_us / 1e6, t.events, t.faults, t.crashes, cpu_s());
+	       i, (double)t.sim_us / 1e6, t.events, t.faults, t.crashes, cpu_s());
 	printf("%" PRIu64 " sent, %" PRIu64 " acked, %" PRIu64
 	       " delivered, %" PRIu64 " linearizable reads\n",
 	       t.sends, t.acked, t.delivered, t.reads);
@@ -114,8 +138,9 @@ static void drop_line(void *arg, const char *line)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: quipu-sim [--seeds N] [--first SEED] | "
-			"--seed SEED [--quiet]\n");
+	fprintf(stderr, "usage: quipu-sim [--seeds N] [--first SEED] "
+			"[--until-failure]\n"
+			"       quipu-sim --seed SEED [--quiet]\n");
 	return 2;
 }
 
@@ -126,10 +151,11 @@ int main(int argc, char **argv)
 		{ "seeds", required_argument, NULL, 'n' },
 		{ "first", required_argument, NULL, 'f' },
 		{ "quiet", no_argument, NULL, 'q' },
+		{ "until-failure", no_argument, NULL, 'u' },
 		{ NULL, 0, NULL, 0 },
 	};
 	uint64_t seed = 0, first = 1, n = 60;
-	bool one = false, quiet = false;
+	bool one = false, quiet = false, until_failure = false;
 	struct run_result x;
 	int c;
 
@@ -148,17 +174,23 @@ int main(int argc, char **argv)
 		case 'q':
 			quiet = true;
 			break;
+		case 'u':
+			until_failure = true;
+			break;
 		default:
 			return usage();
 		}
 	}
 	if (optind < argc)
 		return usage();
+	current_program = argv[0];
+	signal(SIGABRT, on_abort);
+	signal(SIGSEGV, on_abort);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	log_set_sink(one && !quiet ? print_line : drop_line, NULL);
 	if (!one)
-		return run_many(first, n, argv[0]);
-	run_seed(seed, !quiet, &x);
+		return run_many(first, n, until_failure, argv[0]);
+	run(seed, !quiet, &x);
 	if (x.ok)
 		x.ok = repeats(seed, &x);
 	print_seed(seed, &x, argv[0]);

@@ -2,6 +2,7 @@
  * that no user has. */
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/hash.h"
 #include "consensus/node_impl.h"
 #include "tests/sim/run.h"
@@ -17,10 +18,49 @@ struct point {
 	unsigned node;
 };
 
+static uint64_t stored_of(struct run *r, unsigned node, uint32_t shard)
+{
+	struct group_info gi;
+	unsigned i;
+
+	group_info(r->world.nodes[node].node->shards[shard].group, &gi);
+	for (i = 0; i < gi.n_voters; i++)
+		if (gi.voters[i] == node)
+			return gi.match[i];
+	return 0;
+}
+
+/* An answer to entries says what its sender has: nothing more counts as stored
+ * than is, and no refusal invents a place to go on from (raft.md B1).  Layout:
+ * consensus/raft_msg.c. */
+static void on_message(void *arg, unsigned from, unsigned to, const uint8_t *p,
+		       size_t n)
+{
+	enum { KIND = 5, REJECTED = 14, LAST = 22, LEN = 30, APPEND_RESULT = 2 };
+	struct run *r = arg;
+	uint64_t rejected, last;
+	uint32_t shard;
+
+	if (n != LEN || p[0] != NODE_MSG_GROUP || p[KIND] != APPEND_RESULT)
+		return;
+	shard = get_u32(p + 1);
+	rejected = get_u64(p + REJECTED);
+	last = get_u64(p + LAST);
+	if (rejected == UINT64_MAX) /* nothing of it was looked at */
+		return;
+	if (rejected ? !last : last > stored_of(r, from, shard))
+		run_fail(r, "node %u tells node %u that its log of shard %u "
+			    "ends at %" PRIu64 " (%s), and has %" PRIu64,
+			 from, to, shard, last,
+			 rejected ? "refused" : "stored",
+			 stored_of(r, from, shard));
+}
+
 void replicas_init(struct run *r)
 {
 	map_init(&r->chains);
 	map_init(&r->leaders);
+	net_sim_tap(r->world.net, on_message, r);
 }
 
 void replicas_release(struct run *r)
@@ -42,6 +82,35 @@ static void look_leader(struct run *r, const struct shard *s, unsigned node)
 	if (was && was != &r->world.nodes[node])
 		run_fail(r, "shard %u has two leaders in term %" PRIu64, s->id,
 			 s->term);
+}
+
+/* A leader knows of no entry at a follower that is not there, and commits none
+ * that is not durable on a majority. */
+static void look_stored(struct run *r, const struct shard *s, unsigned node)
+{
+	struct group_info gi;
+	unsigned i, have = 0;
+
+	group_info(s->group, &gi);
+	r->term[node][s->id] = gi.term;
+	for (i = 0; i < gi.n_voters; i++) {
+		unsigned peer = (unsigned)gi.voters[i];
+		uint64_t *stored = &r->stored[peer][s->id];
+
+		if (peer == node)
+			*stored = gi.match[i];
+		else if (gi.role == GROUP_LEADER && gi.match[i] > *stored &&
+			 r->term[peer][s->id] <= gi.term)
+			run_fail(r, "shard %u: leader %u counts %" PRIu64
+				    " entries at node %u, which has %" PRIu64,
+				 s->id, node, gi.match[i], peer, *stored);
+		have += *stored >= gi.commit_index;
+	}
+	/* Entry 1 is the first configuration, the same everywhere from birth. */
+	if (gi.commit_index > 1 && have <= gi.n_voters / 2)
+		run_fail(r, "shard %u: node %u commits %" PRIu64
+			    ", which %u of %u nodes have", s->id, node,
+			 gi.commit_index, have, gi.n_voters);
 }
 
 static void look_state(struct run *r, const struct shard *s, unsigned node)
@@ -106,6 +175,7 @@ void replicas_look(struct run *r, unsigned node)
 			continue;
 		}
 		look_leader(r, s, node);
+		look_stored(r, s, node);
 		applied = store_meta(s->store)->applied_index;
 		if (applied == r->applied[node][i])
 			continue;

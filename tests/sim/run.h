@@ -107,6 +107,9 @@ struct run {
 	struct map chains;      /* shard, applied index -> chain */
 	struct map leaders;     /* shard, term -> node */
 	uint64_t applied[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	/* What a replica has durable in its journal, and in which term it is. */
+	uint64_t stored[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	uint64_t term[WORLD_NODES_MAX + 1][SHARDS_MAX];
 };
 
 struct run_result {
