@@ -199,6 +199,8 @@ bool replicas_level(struct run *r)
 				&r->world.nodes[node].node->shards[i];
 			struct group_info gi;
 
+			if (s->faulty)
+				return false;
 			group_info(s->group, &gi);
 			leaders += s->role == GROUP_LEADER;
 			if (node > 1 && gi.last_index != applied)
@@ -233,6 +235,8 @@ void replicas_trace(struct run *r)
 		for (i = 0; i < n->n_shards; i++) {
 			struct group_info gi;
 
+			if (n->shards[i].faulty)
+				continue;
 			group_info(n->shards[i].group, &gi);
 			sim_trace(&r->world.sim,
 				  "node %u shard %u role %d term %" PRIu64
