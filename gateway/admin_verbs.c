@@ -253,6 +253,13 @@ static void drain(struct admin_req *r)
 }
 
 /* Secrets are files, and no value is one: all can be shown. */
+static json_t *level(enum log_level l)
+{
+	static const char *const names[] = { "debug", "info", "warn", "error" };
+
+	return json_string(names[l]);
+}
+
 static void config(struct admin_req *r)
 {
 	const struct conf *c = r->g->conf;
@@ -266,7 +273,7 @@ static void config(struct admin_req *r)
 #define VALUE_LIST(v) json_string(v)
 #define VALUE_U64(v) json_integer((json_int_t)(v))
 #define VALUE_BOOL(v) json_boolean(v)
-#define VALUE_LEVEL(v) json_integer((json_int_t)(v))
+#define VALUE_LEVEL(v) level(v)
 #define X(section, key, type, def, min, max, unit, doc)                        \
 	json_object_set_new(o, #section "." #key, VALUE_##type(c->section.key));
 #include "base/conf.tbl"
