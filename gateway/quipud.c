@@ -151,9 +151,11 @@ static void stop(void *arg)
 	struct quipud *q = arg;
 
 	if (q->stopping) {
+		/* Writes are in flight and nobody waits for them: as after a kill,
+		 * the journal has what was acknowledged. */
 		log_event(LOG_WARN, "stop_now", "why=\"asked twice\"");
-		uv_stop(&q->loop);
-		return;
+		fflush(stderr);
+		_exit(4);
 	}
 	q->stopping = true;
 	log_event(LOG_INFO, "stopping", "node=%" PRIu64, q->conf.node.id);
@@ -340,7 +342,8 @@ static void usage(FILE *f)
 	      "  --print-config       print it with all defaults\n"
 	      "  --version, --help\n"
 	      "\n"
-	      "exit status: 0 stopped, 1 could not start, 2 usage, 3 storage failed\n"
+	      "exit status: 0 stopped, 1 could not start, 2 usage, 3 storage failed,\n"
+	      "             4 stopped at once, asked twice\n"
 	      "\nParameters (also from the environment as QUIPU_SECTION_KEY):\n",
 	      f);
 	conf_help(f);

@@ -472,6 +472,40 @@ def test_a_drain_says_goodbye_and_ends(folder):
         node.kill()
 
 
+def test_asked_twice_it_stops_at_once(fresh_node):
+    node = fresh_node
+
+    async def talk():
+        (a,), (b,) = people(node, 2)
+        await a.connect(node.address)
+        acked = []
+
+        async def flood():
+            try:
+                while True:
+                    body = os.urandom(30000)
+                    await a.send(b.account, body)
+                    acked.append(body)
+            except (Closed, Refused):
+                pass
+        task = asyncio.ensure_future(flood())
+        while len(acked) < 20:
+            await asyncio.sleep(0.01)
+        process = node.process
+        process.process.terminate()
+        process.wait_line("event=stopping")
+        process.process.terminate()
+        assert process.end() in (0, 4), process.log
+        await task
+        node.kill()
+        node.start()
+        await b.connect(node.address)
+        await b.wait_inbox(len(acked))
+        assert b.bodies()[:len(acked)] == acked
+        await b.close()
+    run(talk())
+
+
 def test_a_stream_that_says_nothing_is_closed(folder):
     node = Node(folder / "data", ["gateway.hello_ms=200"]).start()
 
