@@ -139,6 +139,16 @@ static uint32_t next_file(const struct journal *j)
 	return old != NONE && file_free(j, &j->files[old], force) ? old : NONE;
 }
 
+/* After whatever may free a file or take one. */
+static void count_free(struct journal *j)
+{
+	uint32_t i;
+
+	j->n_free = 0;
+	for (i = 0; i < j->n_files; i++)
+		j->n_free += i != j->cur && file_free(j, &j->files[i], true);
+}
+
 static int file_fill(struct journal *j, struct disk_file *f, struct err *e)
 {
 	uint64_t off;
@@ -189,6 +199,7 @@ static void files_add(struct journal *j, struct disk_file *file)
 	f->number = j->next_number++;
 	f->use = 0;
 	f->last = xcalloc(JOURNAL_SHARDS_MAX, sizeof *f->last);
+	count_free(j);
 }
 
 static void group_start(struct journal *j);
@@ -275,6 +286,7 @@ static void file_begin(struct journal *j, uint32_t i)
 	f->use = j->next_use++;
 	j->cur = i;
 	j->cur_off = 0;
+	count_free(j);
 }
 
 static void put_file_header(struct journal *j, uint8_t *p)
@@ -489,6 +501,7 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	if (r->has_mark && r->mark_index >= x->s.mark_index) {
 		x->s.mark_index = r->mark_index;
 		x->s.mark_term = r->mark_term;
+		count_free(j);
 	}
 }
 
@@ -542,7 +555,7 @@ int journal_submit(struct journal *j, struct journal_req *r)
 
 	AN(r->shard < JOURNAL_SHARDS_MAX);
 	AN(r->n_entries <= JOURNAL_REQ_ENTRIES_MAX);
-	if (r->n_entries &&
+	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries) &&
 	    (j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
 		return ERR_FULL;
 	memset(r->priv, 0, sizeof r->priv);
@@ -638,6 +651,17 @@ int journal_read(struct journal *j, uint32_t shard, uint64_t index,
 	return 0;
 }
 
+bool journal_crowded(const struct journal *j)
+{
+	uint64_t room = j->n_free * j->cfg.file_size;
+
+	if (may_grow(j))
+		room += j->cfg.max_bytes - ring_bytes(j);
+	if (j->cur != NONE && j->cur_off < j->cfg.file_size / 4 * 3)
+		room += j->cfg.file_size / 4 * 3 - j->cur_off;
+	return room < j->cfg.max_bytes / 8;
+}
+
 uint32_t journal_pinned_by(const struct journal *j)
 {
 	uint32_t i, s, old = NONE, used = 0;
@@ -700,6 +724,7 @@ int journal_open(struct journal **out, struct disk *disk, struct clock *clock,
 	rv = disk->ops->mkdir(disk, JOURNAL_DIR, e);
 	if (!rv)
 		rv = journal_scan(j, e);
+	count_free(j);
 	if (!rv && !j->n_files) {
 		grow_run(&(struct disk_work){ .arg = j });
 		rv = j->grow_status;

@@ -87,7 +87,8 @@ uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index);
 
 /* Queue a request.  ERR_FULL (and no callback) when queue_bytes wait or the ring
  * is at max_bytes; the pinning shard is then journal_pinned_by().  Requests with
- * only votes, truncations and marks are never refused as full. */
+ * only votes, truncations and marks are never refused as full, nor is a barrier
+ * (one entry of its type byte). */
 int journal_submit(struct journal *j, struct journal_req *r);
 /* Hand the queue to the writer now if it is idle; call at the end of each turn
  * of the loop.  While a group is being written, the queue gathers the next. */
@@ -97,6 +98,11 @@ void journal_flush(struct journal *j);
 uint64_t journal_tick(struct journal *j, uint64_t now_us);
 bool journal_idle(const struct journal *j); /* nothing queued or in flight */
 
+/* Less than an eighth of the ring is free: time to take no new work from clients.
+ * What is left is for entries of other leaders and for those by which a new
+ * leader commits what it finds: a ring that is full of entries of which nobody
+ * knows that they are committed would never empty. */
+bool journal_crowded(const struct journal *j);
 /* Shard whose durable applied index keeps the oldest used file from being
  * recycled, when files in use are above 3/4 of max; UINT32_MAX if none. */
 uint32_t journal_pinned_by(const struct journal *j);

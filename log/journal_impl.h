@@ -42,6 +42,7 @@ struct journal {
 
 	struct jfile files[JOURNAL_FILES_MAX];
 	uint32_t n_files;
+	uint32_t n_free;       /* of them, that could be written next */
 	uint32_t next_number;
 	uint64_t next_use, next_group;
 	uint32_t cur;          /* file being written; UINT32_MAX before the first */
@@ -92,13 +93,16 @@ void jindex_drop_below(struct jindex *x, uint64_t index);
 /* journal_queue.c.  Each takes requests off the queue into the group (w_head) and
  * returns their bytes. */
 uint64_t jqueue_bytes(struct journal_req *r);
+/* One entry of a type byte alone. */
+bool jqueue_is_barrier(struct entry *const *entries, unsigned n);
 /* Bytes of the group that may be made now; the queue is not empty. */
 uint64_t jqueue_group(const struct journal *j);
 /* In order until the group is full; at least one. */
 uint64_t jqueue_take(struct journal *j, unsigned *records, unsigned *small);
 /* There is no room for what is first.  Votes and marks pass it, as far as the
  * current file has room: a mark may be what frees the next file, and neither
- * depends on entries in front of it. */
+ * depends on entries in front of it.  So do barriers, unless entries of their
+ * shard wait in front: by its barrier a new leader commits what fills the ring. */
 uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 			   unsigned *small);
 

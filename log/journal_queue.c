@@ -19,6 +19,11 @@ uint64_t jqueue_bytes(struct journal_req *r)
 	return n;
 }
 
+bool jqueue_is_barrier(struct entry *const *entries, unsigned n)
+{
+	return n == 1 && entries[0]->len == 1;
+}
+
 static uint64_t group_max(const struct journal *j)
 {
 	uint64_t half = (j->cfg.file_size - JF_HEADER) / 2;
@@ -88,6 +93,7 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 {
 	struct taking t = take_begin(j, records, small);
 	struct journal_req **pp = &j->q_head;
+	uint64_t behind[JOURNAL_SHARDS_MAX / 64] = { 0 }; /* bits of shards */
 	uint64_t room;
 
 	if (j->cur == JOURNAL_NO_FILE)
@@ -95,14 +101,22 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 	room = j->cfg.file_size - j->cur_off;
 	while (*pp) {
 		const struct journal_req *r = *pp;
+		uint64_t bit = 1ull << (r->shard & 63);
+		bool barrier = jqueue_is_barrier(jreq_priv(*pp)->entries,
+						 r->n_entries);
+		bool waits = r->truncate_from ||
+			     (r->n_entries &&
+			      (!barrier || behind[r->shard / 64] & bit));
 
 		/* Each with a row of its own, at the worst. */
-		if (r->n_entries || r->truncate_from ||
-		    JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
-				    (*records + 2u) * JG_ROW > room)
+		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
+					     (*records + 2u) * JG_ROW >
+				     room) {
+			behind[r->shard / 64] |= bit;
 			pp = &jreq_priv(*pp)->next;
-		else
+		} else {
 			take_one(j, &t, pp);
+		}
 	}
 	return t.bytes;
 }
