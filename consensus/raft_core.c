@@ -229,7 +229,7 @@ unsigned group_room(const struct group *g)
 	uint64_t out;
 
 	if (!group_leads(g) || g->xfer_to || g->raft.leader_state.transferee ||
-	    g->n_waiting)
+	    g->n_waiting || journal_crowded(g->journal))
 		return 0;
 	/* Outstanding entries stay below the window, or followers get nothing
 	 * but empty messages (B15). */
@@ -432,8 +432,8 @@ static unsigned trailing(const struct group *g, uint64_t index)
 	uint64_t n = GROUP_TRAILING_MIN;
 
 	if (sh && sh->present && sh->first_index && sh->first_index < index &&
-	    index - sh->first_index > n)
-		n = index - sh->first_index;
+	    index - sh->first_index >= n)
+		n = index - sh->first_index + 1;
 	return n > UINT32_MAX ? UINT32_MAX : (unsigned)n;
 }
 
