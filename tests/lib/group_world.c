@@ -259,17 +259,21 @@ static void on_mark(struct journal_req *r)
 	struct gw_node *n = r->arg;
 
 	n->marking = false;
+	n->marked = n->mark_index;
 	group_durable(n->group, n->mark_index, n->mark_term);
 	journal_hold(n->journal, GW_SHARD, group_needed_index(n->group));
 }
 
-/* Files are used again only behind what the slowest node has: there is no way
- * yet to bring back a node that fell behind all journals. */
-static uint64_t needed_by_all(const struct gw *w)
+/* With an ample ring, files are used again only behind what the slowest node has,
+ * since there is no way yet to bring back a node that fell behind all journals.
+ * In a small one that would stop everybody, and a node may be left behind. */
+static uint64_t markable(const struct gw *w, const struct gw_node *n)
 {
 	uint64_t low = UINT64_MAX;
 	unsigned i;
 
+	if (w->cfg.ring_bytes)
+		return n->ckpt_index;
 	for (i = 1; i <= w->cfg.nodes; i++)
 		if (w->n[i].ckpt_index < low)
 			low = w->n[i].ckpt_index;
@@ -287,8 +291,8 @@ static void ckpt_written(void *arg)
 		return;
 	n->ckpt_index = c.index;
 	n->ckpt_term = c.term;
-	low = needed_by_all(n->w);
-	if (n->marking || !low || low > n->applied)
+	low = markable(n->w, n);
+	if (n->marking || !low || low > n->applied || low == n->marked)
 		return;
 	n->marking = true;
 	n->mark_index = low;
@@ -311,7 +315,10 @@ static void on_ckpt(void *arg)
 		free(c);
 		return;
 	}
-	if (n->applied > n->ckpt_index) {
+	group_tell_needed(n->group);
+	journal_hold(n->journal, GW_SHARD, group_needed_index(n->group));
+	/* Also without news: others may have moved the mark. */
+	if (n->applied) {
 		struct ckpt *w = xmalloc(sizeof *w);
 
 		*w = (struct ckpt){ n, n->life, n->applied, n->applied_term };
@@ -324,6 +331,17 @@ static void on_ckpt(void *arg)
 		  on_ckpt, c);
 }
 
+/* The leader's journal does not reach back to what it has: even the term of that
+ * entry is needed. */
+static bool left_behind(const struct gw *w, const struct gw_node *n)
+{
+	unsigned l = gw_leader(w);
+
+	return w->cfg.ring_bytes && l && l != n->id &&
+	       n->applied < journal_shard(w->n[l].journal, GW_SHARD)
+				    ->first_index;
+}
+
 /* ---- the cluster --------------------------------------------------------------- */
 
 void gw_start(struct gw *w, unsigned node)
@@ -331,7 +349,9 @@ void gw_start(struct gw *w, unsigned node)
 	struct gw_node *n = &w->n[node];
 	struct journal_config jc = { .node_id = node,
 				     .file_size = FILE_BYTES,
-				     .max_bytes = RING_BYTES,
+				     .max_bytes = w->cfg.ring_bytes
+							  ? w->cfg.ring_bytes
+							  : RING_BYTES,
 				     .queue_bytes = 8u << 20 };
 	struct group_config gc = { .shard = GW_SHARD,
 				   .self = node,
@@ -356,6 +376,7 @@ void gw_start(struct gw *w, unsigned node)
 	n->applied_term = n->ckpt_term;
 	n->timer_us = UINT64_MAX;
 	n->marking = false;
+	n->marked = 0;
 	n->disk = disk_sim_start(n->medium);
 	if (journal_open(&n->journal, n->disk, &w->sim.clock, &jc, on_fatal, n,
 			 &e))
@@ -540,7 +561,8 @@ bool gw_settled(struct gw *w)
 		return false;
 	group_info(w->n[l].group, &info);
 	for (i = 1; i <= w->cfg.nodes; i++)
-		if (w->n[i].alive && w->n[i].applied != info.last_index)
+		if (w->n[i].alive && w->n[i].applied != info.last_index &&
+		    !left_behind(w, &w->n[i]))
 			return false;
 	return true;
 }
@@ -614,7 +636,7 @@ void gw_check_logs(struct gw *w)
 	for (i = 1; i <= w->cfg.nodes; i++) {
 		struct gw_node *n = &w->n[i];
 
-		if (!n->alive)
+		if (!n->alive || left_behind(w, n))
 			continue;
 		if (n->group->cache.last != w->last)
 			gw_fail(w, "node %u's log ends at %" PRIu64, i,

@@ -23,6 +23,7 @@ struct gw_config {
 	uint64_t seed;
 	unsigned election_ms, heartbeat_ms; /* 0: the group's defaults */
 	size_t cache_bytes;
+	uint64_t ring_bytes;    /* of the journal; 0: more than is ever needed */
 	uint64_t checkpoint_ms; /* 0: none; else now and then, and the journal
 				 * forgets what all nodes have */
 	struct net_sim_config net;
@@ -52,7 +53,7 @@ struct gw_node {
 	uint64_t ckpt_index, ckpt_term;
 	struct journal_req mark;
 	bool marking;
-	uint64_t mark_index, mark_term;
+	uint64_t mark_index, mark_term, marked;
 	/* What was durable when it died: terms of [1, dead_last]. */
 	uint64_t *dead_terms, dead_last;
 };

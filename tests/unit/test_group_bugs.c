@@ -255,24 +255,46 @@ static void test_b08_checkpoint_twice(void **state)
 	rig_close(&r);
 }
 
+static void on_mark(struct journal_req *q)
+{
+	(void)q;
+}
+
 /* A late append from below the compaction point is moved up to it. */
 static void test_b09_append_below_the_compaction_point(void **state)
 {
+	struct journal_req mark = { .shard = RIG_SHARD,
+				    .has_mark = true,
+				    .mark_index = 1000,
+				    .mark_term = 2,
+				    .cb = on_mark };
+	struct entry *es[50], *big = entry_new(RIG_SHARD, 2000);
 	const struct rig_msg *m;
-	uint64_t i, low;
+	uint64_t terms[50], i, low;
 
 	(void)state;
+	memset(entry_payload(big), GROUP_COMMAND, 2000);
+	for (i = 0; i < 50; i++) {
+		es[i] = big;
+		terms[i] = 2;
+	}
 	rig_open(&r, 3);
-	for (i = 1; i < 2000; i += 100)
-		assert_int_equal(rig_append(&r, 2, 2, i, i == 1 ? 1 : 2, i, 100,
-					    NULL, NULL),
+	for (i = 1; i < 2000; i += 50) {
+		assert_int_equal(rig_append(&r, 2, 2, i, i == 1 ? 1 : 2, i, 50,
+					    terms, es),
 				 0);
+		rig_run_ms(&r, 2);
+		/* The journal forgets the first thousand or so. */
+		if (i == 1501)
+			assert_int_equal(journal_submit(r.journal, &mark), 0);
+	}
 	assert_int_equal(rig_append(&r, 2, 2, 2001, 2, 2001, 0, NULL, NULL), 0);
 	rig_run_ms(&r, 50);
 	assert_int_equal(r.applied, 2001);
 	group_durable(r.g, 2001, 2);
 	low = r.g->trail_first;
-	assert_true(low > 1);
+	assert_true(low > 100);
+	assert_int_equal(low, journal_shard(r.journal, RIG_SHARD)->first_index);
 	for (i = 0; i <= low; i++) {
 		rig_forget(&r);
 		assert_int_equal(rig_append(&r, 2, 2, i, i == 0 ? 0
@@ -286,6 +308,7 @@ static void test_b09_append_below_the_compaction_point(void **state)
 		assert_true(m->last >= (i ? i + 20 : 2001));
 	}
 	assert_int_equal(info().last_index, 2001);
+	entry_unref(big);
 	rig_close(&r);
 }
 

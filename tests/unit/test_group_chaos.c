@@ -177,6 +177,12 @@ static uint64_t chaos(unsigned nodes, uint64_t seed, bool verbose)
 		cfg.cache_bytes = 20000; /* lagging peers read the journal */
 	if (seed % 5 > 1)
 		cfg.checkpoint_ms = 300;
+	if (seed % 10 == 3) {
+		/* The journal is full now and then.  It holds twice what may
+		 * be uncommitted: full of that alone, it would never empty. */
+		cfg.ring_bytes = 2u << 20;
+		cfg.checkpoint_ms = 2500;
+	}
 	if (seed % 7 > 3) {
 		cfg.net.slow_permille = 20;
 		cfg.net.slow_us = 100000;
