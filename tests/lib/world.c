@@ -37,6 +37,18 @@ static uint64_t mix(uint64_t seed, uint64_t a, uint64_t b)
 	return xxh3(v, sizeof v);
 }
 
+static uint64_t node_mono_us(struct clock *c)
+{
+	return ((struct world_node *)(void *)c)->world->sim.now_us;
+}
+
+static uint64_t node_wall_ms(struct clock *c)
+{
+	struct world_node *wn = (struct world_node *)(void *)c;
+
+	return clock_wall_ms(&wn->world->sim.clock) + (uint64_t)wn->wall_off_ms;
+}
+
 void world_init(struct world *w, const struct world_config *cfg)
 {
 	unsigned i;
@@ -54,6 +66,8 @@ void world_init(struct world *w, const struct world_config *cfg)
 		w->cfg.node.members[i - 1] = i;
 		wn->world = w;
 		wn->id = i;
+		wn->clock.mono_us = node_mono_us;
+		wn->clock.wall_ms = node_wall_ms;
 		list_init(&wn->conns);
 		wn->medium = disk_sim_new(&w->sim, (int)i,
 					  mix(cfg->seed, 'd', i), &cfg->disk);
@@ -181,7 +195,8 @@ bool world_start(struct world *w, unsigned node)
 
 	AN(!wn->node);
 	wn->life++;
-	wn->frozen = wn->ended = wn->expect_end = false;
+	wn->frozen = wn->ended = false;
+	wn->expect_end = wn->full;
 	wn->stopping = wn->stopped = false;
 	wn->armed_us = UINT64_MAX;
 	rand_seeded(&wn->rand, mix(w->cfg.seed, node, wn->life));
@@ -191,7 +206,7 @@ bool world_start(struct world *w, unsigned node)
 	env.disk = wn->disk;
 	env.kv = &kv_mem;
 	env.net = w->cfg.nodes > 1 ? net_sim_start(w->net, node) : NULL;
-	env.clock = &w->sim.clock;
+	env.clock = &wn->clock;
 	env.rand = &wn->rand;
 	env.fatal = on_fatal;
 	env.fatal_arg = wn;
@@ -206,11 +221,11 @@ bool world_start(struct world *w, unsigned node)
 		world_crash(w, node, WORLD_POWER);
 		return false;
 	}
-	route_init(&wn->route, wn->node, &w->sim.clock, &wn->rand);
+	route_init(&wn->route, wn->node, &wn->clock, &wn->rand);
 	wn->env = (struct session_env){
 		.node = wn->node,
 		.route = &wn->route,
-		.clock = &w->sim.clock,
+		.clock = &wn->clock,
 		.rand = &wn->rand,
 		.verify = verify,
 		.hello_ms = 5000,
@@ -261,6 +276,7 @@ void world_stop(struct world *w, unsigned node)
 		return;
 	sim_trace(&w->sim, "stop %u", node);
 	wn->stopping = true;
+	conns_drain(wn);
 	node_stop(wn->node, on_stopped, wn);
 	node_arm(wn);
 }
@@ -275,6 +291,21 @@ void world_fail_disk_at(struct world *w, unsigned node, uint64_t n)
 {
 	w->nodes[node].expect_end = true;
 	disk_sim_fail_at(w->nodes[node].medium, n, ERR_IO);
+}
+
+void world_disk_full(struct world *w, unsigned node, uint64_t spare)
+{
+	struct disk_sim_stats st;
+
+	disk_sim_stats(w->nodes[node].medium, &st);
+	w->nodes[node].full = w->nodes[node].expect_end = true;
+	disk_sim_set_total(w->nodes[node].medium, st.used_bytes + spare);
+}
+
+void world_disk_free(struct world *w, unsigned node)
+{
+	w->nodes[node].full = false;
+	disk_sim_set_total(w->nodes[node].medium, 1ull << 40);
 }
 
 static void node_settle(struct world_node *wn)

@@ -37,6 +37,8 @@ struct world_config {
 };
 
 struct world_node {
+	struct clock clock;    /* first: a wall clock of its own */
+	int64_t wall_off_ms;
 	struct world *world;
 	unsigned id;
 	unsigned life;         /* raised at each start */
@@ -51,6 +53,7 @@ struct world_node {
 	bool frozen;           /* disk_sim_crash_at went off */
 	bool ended;            /* the node called fatal() */
 	bool expect_end;       /* a disk error was injected: fatal() is right */
+	bool full;             /* its disk is, so starts may fail too */
 	bool stopping, stopped;
 };
 
@@ -80,12 +83,15 @@ void world_fail(struct world *w, const char *fmt, ...)
 /* false: the disk's power went during the start (it is down again). */
 bool world_start(struct world *w, unsigned node);
 void world_crash(struct world *w, unsigned node, enum world_crash how);
-/* Orderly: leaders handed over, checkpoint; ends in `down`. */
+/* Orderly: goodbye to clients, leaders handed over, checkpoint; ends in `down`. */
 void world_stop(struct world *w, unsigned node);
 /* The power goes just before the node's n-th disk operation from now. */
 void world_crash_at(struct world *w, unsigned node, uint64_t n);
 /* That operation fails with EIO, which ends the node. */
 void world_fail_disk_at(struct world *w, unsigned node, uint64_t n);
+/* Its disk has room for `spare` bytes more, until world_disk_free(). */
+void world_disk_full(struct world *w, unsigned node, uint64_t spare);
+void world_disk_free(struct world *w, unsigned node);
 bool world_up(const struct world *w, unsigned node);
 
 /* Run one event and the turn of the node it touched.  false: no event left. */
@@ -123,6 +129,7 @@ void world_token(char out[64], uint64_t account, uint32_t device,
 /* world_conn.c, for world.c */
 bool conns_sweep(struct world_node *wn); /* true: sessions did something */
 void conns_tick(struct world_node *wn);
+void conns_drain(struct world_node *wn);
 uint64_t conns_deadline_us(const struct world_node *wn);
 void conns_node_down(struct world_node *wn, bool reset);
 void conns_release(struct world *w);

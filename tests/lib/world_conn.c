@@ -159,7 +159,7 @@ static void gateway_opens(struct world_conn *c)
 	struct world_node *wn = &c->w->nodes[c->node];
 	struct sim *s = &c->w->sim;
 
-	if (!wn->node || !wn->env.node) {
+	if (!wn->node || !wn->env.node || wn->stopping) {
 		/* nobody listens there, or no machine that could say so */
 		tell_closed(c, rand_below(&s->rand, 2)
 				       ? 1000
@@ -211,6 +211,18 @@ void conns_tick(struct world_node *wn)
 
 		if (!c->closing && session_deadline_ms(&c->session) <= now_ms)
 			session_tick(&c->session);
+	}
+}
+
+void conns_drain(struct world_node *wn)
+{
+	LIST_FOREACH_SAFE(it, &wn->conns)
+	{
+		struct world_conn *c =
+			container_of(it, struct world_conn, node_link);
+
+		if (!c->closing)
+			session_drain(&c->session, 500);
 	}
 }
 

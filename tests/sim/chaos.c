@@ -12,6 +12,7 @@ static const char *const names[FAULTS] = {
 	"power", "power-at", "power-all", "kill",     "stop",
 	"disk-error", "disk-slow", "split", "isolate", "one-way",
 	"bridge", "transfer", "conn", "device", "conn-all",
+	"disk-full", "clock",
 };
 
 bool fault_needs_peers(enum fault f)
@@ -94,6 +95,20 @@ static void disk_slow(struct run *r, unsigned node)
 {
 	disk_sim_stall(r->world.nodes[node].medium, 5000 + dice(r, 300000));
 	later(r, node, dice(r, LASTS_US), on_fast_again);
+}
+
+static void on_room_again(void *arg)
+{
+	struct job j = *(struct job *)arg;
+
+	free(arg);
+	world_disk_free(&j.run->world, j.node);
+}
+
+static void disk_full(struct run *r, unsigned node)
+{
+	world_disk_full(&r->world, node, dice(r, 300000));
+	later(r, node, dice(r, LASTS_US), on_room_again);
 }
 
 static void transfer(struct run *r)
@@ -254,6 +269,12 @@ static void fault(struct run *r, enum fault f)
 	case FAULT_CONN_ALL:
 		conn_break_all(r);
 		break;
+	case FAULT_DISK_FULL:
+		disk_full(r, node);
+		break;
+	case FAULT_CLOCK:
+		w->nodes[node].wall_off_ms = (int64_t)dice(r, 7200000) - 3600000;
+		break;
 	case FAULTS:
 		break;
 	}
@@ -310,6 +331,7 @@ void chaos_heal(struct run *r)
 
 		disk_sim_stall(wn->medium, 0);
 		disk_sim_configure(wn->medium, &disk_sim_fast);
+		world_disk_free(&r->world, i);
 		disk_sim_crash_at(wn->medium, 0, NULL, NULL);
 		/* An error that was given already may still end its node. */
 		disk_sim_fail_at(wn->medium, 0, 0);

@@ -19,7 +19,9 @@ enum fault {
 	FAULT_TRANSFER,    /* a shard's leadership is handed on */
 	FAULT_CONN,        /* a client's connection breaks */
 	FAULT_DEVICE,      /* a device loses what it did not sync */
-	FAULT_CONN_ALL,    /* all connections of a gateway break */
+	FAULT_CONN_ALL,    /* all connections break */
+	FAULT_DISK_FULL,   /* a disk has no room for a while */
+	FAULT_CLOCK,       /* a node's wall clock jumps */
 	FAULTS
 };
 

@@ -18,9 +18,13 @@ void check_init(struct check *c, struct run *r)
 
 void check_release(struct check *c)
 {
+	unsigned i;
+
 	MAP_FOREACH(slot, &c->sends)
 		free(slot->val);
 	map_release(&c->sends);
+	for (i = 0; i < ACCOUNTS_MAX; i++)
+		free(c->numbers[i]);
 }
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -149,6 +153,51 @@ static struct seen *seen_at(struct device *d, uint64_t n)
 	return &d->inbox[n];
 }
 
+/* One number, one content, for every device and for ever. */
+static void check_number(struct check *c, unsigned account_i, uint64_t n,
+			 const struct sent *s)
+{
+	size_t cap = c->numbers_cap[account_i];
+	uint64_t *v;
+
+	if (n >= cap) {
+		size_t more = n + 1 > 2 * cap ? n + 1 : 2 * cap;
+
+		c->numbers[account_i] = xrealloc(c->numbers[account_i],
+						 more * sizeof(uint64_t));
+		memset(c->numbers[account_i] + cap, 0,
+		       (more - cap) * sizeof(uint64_t));
+		c->numbers_cap[account_i] = more;
+	}
+	v = &c->numbers[account_i][n];
+	if (*v && *v != s->number)
+		run_fail(c->run, "number %" PRIu64 " of account %u is %" PRIu64
+				 " and %" PRIu64, n, account_i, *v, s->number);
+	*v = s->number;
+}
+
+void check_page(struct check *c, struct device *d, const struct client_event *ev)
+{
+	size_t i;
+
+	c->pages += ev->n_records != 0;
+	for (i = 0; i < ev->n_records; i++) {
+		const struct client_record *rec = &ev->records[i];
+		struct sent *s = sent_of(c, rec->mid, "a page");
+
+		if (!s)
+			return;
+		check_number(c, d->account_i, rec->n, s);
+		if (i && rec->n != rec[-1].n + 1 && rec->n + 1 != rec[-1].n)
+			run_fail(c->run, "a page has number %" PRIu64
+					 " after %" PRIu64, rec->n, rec[-1].n);
+		if (xxh3(rec->body, rec->body_len) != s->body_hash)
+			run_fail(c->run, "%" PRIu64 " is in a page, but changed",
+				 s->number);
+		d->seen_lamport = max_u64(d->seen_lamport, rec->lamport);
+	}
+}
+
 void check_record(struct check *c, struct device *d,
 		  const struct client_record *rec)
 {
@@ -162,6 +211,7 @@ void check_record(struct check *c, struct device *d,
 	sim_trace(&r->world.sim, "device %u.%u gets %" PRIu64 ": %" PRIu64,
 		  d->account_i, d->number, rec->n, s->number);
 	c->delivered++;
+	check_number(c, d->account_i, rec->n, s);
 	memcpy(now.mid, rec->mid, 16);
 	now.body_hash = xxh3(rec->body, rec->body_len);
 	if (rec->n != d->last_n + 1) {

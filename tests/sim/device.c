@@ -67,6 +67,7 @@ static void on_event(void *arg, const struct client_event *ev)
 			 ev->to);
 		break;
 	case CLIENT_EV_PAGE:
+		check_page(&r->check, d, ev);
 		break;
 	}
 }

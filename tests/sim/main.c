@@ -18,7 +18,7 @@
 
 struct totals {
 	uint64_t passed, failed, events, sim_us;
-	uint64_t sends, acked, delivered, faults, crashes, reads;
+	uint64_t sends, acked, delivered, faults, crashes, reads, pages;
 	uint64_t lost, duplicated, reordered;
 };
 
@@ -34,6 +34,7 @@ static void add(struct totals *t, const struct run_result *x)
 	t->faults += x->faults;
 	t->crashes += x->crashes;
 	t->reads += x->reads;
+	t->pages += x->pages;
 	t->lost += x->lost;
 	t->duplicated += x->duplicated;
 	t->reordered += x->reordered;
@@ -116,8 +117,9 @@ static int run_many(uint64_t first, uint64_t n, bool until_failure,
 	       " faults, %" PRIu64 " crashes, %.1f s of CPU\n",
 	       i, (double)t.sim_us / 1e6, t.events, t.faults, t.crashes, cpu_s());
 	printf("%" PRIu64 " sent, %" PRIu64 " acked, %" PRIu64
-	       " delivered, %" PRIu64 " linearizable reads\n",
-	       t.sends, t.acked, t.delivered, t.reads);
+	       " delivered, %" PRIu64 " pages, %" PRIu64
+	       " linearizable reads\n",
+	       t.sends, t.acked, t.delivered, t.pages, t.reads);
 	printf("%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64
 	       " reordered\n", t.lost, t.duplicated, t.reordered);
 	printf("%" PRIu64 " passed, %" PRIu64 " failed\n", t.passed, t.failed);

@@ -140,12 +140,29 @@ static uint8_t class_of(struct run *r)
 	return x < 16 ? 1 : x < 18 ? 2 : 3;
 }
 
+/* Scrolls in what came before; reading moves nothing. */
+static void read_page(struct device *d)
+{
+	struct run *r = d->run;
+	uint64_t at = rand_below(&r->rand, d->last_n + 2);
+	bool back = at && rand_below(&r->rand, 2);
+	struct err e = { 0 };
+	int rv = client_fetch(d->client, back ? 0 : at, back ? at : 0,
+			      1 + (uint32_t)rand_below(&r->rand, 100), &e);
+
+	if (rv && rv != ERR_UNAVAILABLE && rv != ERR_FULL)
+		run_fail(r, "device %u.%u may not read a page: %s",
+			 d->account_i, d->number, e.msg);
+}
+
 void people_write(struct device *d)
 {
 	struct run *r = d->run;
 	unsigned burst = rand_below(&r->rand, 8) ? 1 : 6;
 	uint64_t mean = r->p.write_mean_us;
 
+	if (!rand_below(&r->rand, 4))
+		read_page(d);
 	while (burst--) {
 		struct client_draft dr = { 0 };
 		struct buf body = BUF_INIT;

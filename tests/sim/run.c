@@ -196,6 +196,7 @@ static void report(struct run *r, struct run_result *out)
 	out->refused = r->check.refused;
 	out->delivered = r->check.delivered;
 	out->reads = r->check.reads_done;
+	out->pages = r->check.pages;
 	out->faults = r->faults;
 	out->crashes = w->crashes + w->kills + w->disk_deaths;
 	out->lost = r->check.lost;

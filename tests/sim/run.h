@@ -67,7 +67,10 @@ struct check {
 	uint64_t n_sends, acked, refused, delivered, resolved_dup;
 	uint64_t lost, duplicated, reordered;
 	uint64_t acked_to[ACCOUNTS_MAX]; /* with an inbox number */
-	uint64_t reads, reads_done;
+	uint64_t reads, reads_done, pages;
+	/* Who wrote what is at a number of an inbox, whoever was told first. */
+	uint64_t *numbers[ACCOUNTS_MAX];
+	size_t numbers_cap[ACCOUNTS_MAX];
 };
 
 struct device {
@@ -116,7 +119,7 @@ struct run_result {
 	bool ok;
 	char failure[400];
 	uint64_t trace_hash, events, sim_us;
-	uint64_t sends, acked, refused, delivered, faults, crashes, reads;
+	uint64_t sends, acked, refused, delivered, faults, crashes, reads, pages;
 	uint64_t lost, duplicated, reordered;
 };
 void run_seed(uint64_t seed, bool verbose, struct run_result *out);
@@ -154,6 +157,8 @@ struct sent *check_compose(struct check *c, struct device *d, uint64_t to,
 void check_composed(struct check *c, struct sent *s, uint64_t seq);
 void check_record(struct check *c, struct device *d,
 		  const struct client_record *rec);
+void check_page(struct check *c, struct device *d,
+		const struct client_event *ev);
 void check_settled(struct check *c, struct device *d,
 		   const struct client_settled *st);
 /* An op of the device's store became durable. */
