@@ -125,11 +125,245 @@ static void test_leader_loss(void **state)
 	gw_release(&w);
 }
 
+/* Submits for so long; only what the leader takes. */
+static void load(unsigned ms)
+{
+	while (ms--) {
+		unsigned l = gw_leader(&w);
+
+		if (l)
+			gw_submit(&w, l, 2, 1000);
+		gw_run_ms(&w, 1);
+	}
+}
+
+static void cut_off(unsigned node, bool cut)
+{
+	unsigned b;
+
+	for (b = 1; b <= w.cfg.nodes; b++) {
+		if (b == node)
+			continue;
+		net_sim_cut(w.net, node, b, cut);
+		net_sim_cut(w.net, b, node, cut);
+	}
+}
+
+static void settle(void)
+{
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	while (gw_submit(&w, gw_leader(&w), 1, 1))
+		gw_run_ms(&w, 5);
+	assert_true(gw_run_until(&w, gw_settled, 5000));
+	gw_check_logs(&w);
+}
+
+/* What a leader takes while it is cut off is not committed, it steps down, and on
+ * its return all have the log of its successor. */
+static void test_leader_cut_off(void **state)
+{
+	unsigned old;
+	uint64_t ok, last;
+
+	(void)state;
+	world(3, 5);
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	load(50);
+	old = gw_leader(&w);
+	cut_off(old, true);
+	gw_run_ms(&w, 1);
+	last = w.last;
+	assert_int_equal(gw_submit(&w, old, 20, 100), 0);
+	ok = w.stats.reads_ok;
+	gw_read(&w, old);
+	gw_run_ms(&w, 900);
+	assert_int_equal(w.stats.reads_ok, ok);
+	gw_run_ms(&w, 4000);
+	assert_int_not_equal(w.n[old].role, GROUP_LEADER);
+	assert_int_equal(w.stats.reads_ok, ok);
+	assert_int_equal(w.stats.reads_failed, 1);
+	assert_int_not_equal(gw_leader(&w), old);
+	load(50);
+	assert_true(w.last > last);
+	cut_off(old, false);
+	gw_run_ms(&w, 3000);
+	settle();
+	gw_release(&w);
+}
+
+/* One direction is enough: a leader that hears nobody leads nobody. */
+static void test_leader_is_deaf(void **state)
+{
+	unsigned old, b;
+
+	(void)state;
+	world(3, 6);
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	old = gw_leader(&w);
+	for (b = 1; b <= 3; b++)
+		if (b != old)
+			net_sim_cut(w.net, b, old, true);
+	gw_run_ms(&w, 6000);
+	assert_int_not_equal(gw_leader(&w), old);
+	load(50);
+	net_sim_heal_all(w.net);
+	gw_run_ms(&w, 3000);
+	settle();
+	gw_release(&w);
+}
+
+/* Leadership goes where it is told, without an election timeout. */
+static void test_transfer(void **state)
+{
+	unsigned round, i;
+
+	(void)state;
+	world(3, 7);
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	for (round = 0; round < 6; round++) {
+		unsigned from = gw_leader(&w), to = from % 3 + 1;
+
+		load(30);
+		assert_int_equal(group_transfer(w.n[from].group, to), 0);
+		for (i = 0; i < 100 && gw_leader(&w) != to; i++)
+			gw_run_ms(&w, 1);
+		assert_int_equal(gw_leader(&w), to);
+	}
+	settle();
+	gw_release(&w);
+}
+
+/* A follower that was away gets from the journal what memory holds no more. */
+static void test_lagging_follower(void **state)
+{
+	struct gw_config cfg = { .nodes = 3,
+				 .seed = 8,
+				 .cache_bytes = 20000,
+				 .net = gw_net_calm,
+				 .disk = disk_sim_fast };
+	unsigned away;
+	uint64_t had;
+
+	(void)state;
+	gw_init(&w, &cfg);
+	gw_start_all(&w);
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	away = gw_leader(&w) % 3 + 1;
+	load(20);
+	gw_crash(&w, away, true);
+	load(1500);
+	had = w.last;
+	assert_true(had > 2000);
+	gw_start(&w, away);
+	gw_run_ms(&w, 2000);
+	assert_true(applied_at(away) >= had);
+	settle();
+	gw_release(&w);
+}
+
+/* A slow disk at one follower slows nobody; at the leader the others commit. */
+static void test_slow_disks(void **state)
+{
+	unsigned l, f;
+	uint64_t last;
+
+	(void)state;
+	world(3, 9);
+	assert_true(gw_run_until(&w, gw_has_leader, 5000));
+	l = gw_leader(&w);
+	f = l % 3 + 1;
+	disk_sim_stall(w.n[f].medium, 400000);
+	last = w.last;
+	load(200);
+	assert_true(w.last >= last + 350);
+	disk_sim_stall(w.n[f].medium, 0);
+	gw_run_ms(&w, 1000);
+	disk_sim_stall(w.n[l].medium, 400000);
+	last = w.last;
+	gw_submit(&w, l, 1, 10);
+	gw_run_ms(&w, 200);
+	/* Committed, and known to the followers, but the leader applies
+	 * only what its own journal has. */
+	assert_int_equal(applied_at(f), last + 1);
+	assert_int_equal(applied_at(l), last);
+	gw_run_ms(&w, 400);
+	assert_int_equal(applied_at(l), last + 1);
+	settle();
+	gw_release(&w);
+}
+
+/* All lose power at once, again and again: what was answered is there. */
+static void test_all_lose_power(void **state)
+{
+	unsigned round, i;
+
+	(void)state;
+	world(3, 10);
+	for (round = 0; round < 10; round++) {
+		uint64_t told;
+
+		assert_true(gw_run_until(&w, gw_has_leader, 5000));
+		load(20 + round);
+		told = w.told;
+		for (i = 1; i <= 3; i++)
+			gw_crash(&w, i, true);
+		for (i = 1; i <= 3; i++)
+			gw_start(&w, i);
+		settle();
+		assert_true(applied_at(gw_leader(&w)) > told);
+	}
+	gw_release(&w);
+}
+
+/* ---- five nodes ---- */
+
+static void test_five_outlive_two(void **state)
+{
+	unsigned i, dead = 0;
+	uint64_t last;
+
+	(void)state;
+	world(5, 11);
+	for (i = 0; i < 2; i++) {
+		assert_true(gw_run_until(&w, gw_has_leader, 5000));
+		load(50);
+		gw_crash(&w, gw_leader(&w), i);
+	}
+	assert_true(gw_run_until(&w, gw_has_leader, 8000));
+	last = w.last;
+	load(50);
+	assert_true(w.last > last + 50);
+	assert_true(gw_run_until(&w, gw_settled, 2000));
+	/* A third is too many: nothing is committed any more. */
+	gw_crash(&w, gw_leader(&w), false);
+	last = w.last;
+	gw_run_ms(&w, 10000);
+	load(50);
+	assert_int_equal(w.last, last);
+	assert_int_equal(gw_leader(&w), 0);
+	for (i = 1; i <= 5; i++) {
+		if (w.n[i].alive)
+			continue;
+		dead++;
+		gw_start(&w, i);
+	}
+	assert_int_equal(dead, 3);
+	settle();
+	gw_release(&w);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_lone_voter_leads_at_once),
 	cmocka_unit_test(test_lone_voter_keeps_all_over_restarts),
 	cmocka_unit_test(test_three_elect_and_replicate),
 	cmocka_unit_test(test_leader_loss),
+	cmocka_unit_test(test_leader_cut_off),
+	cmocka_unit_test(test_leader_is_deaf),
+	cmocka_unit_test(test_transfer),
+	cmocka_unit_test(test_lagging_follower),
+	cmocka_unit_test(test_slow_disks),
+	cmocka_unit_test(test_all_lose_power),
+	cmocka_unit_test(test_five_outlive_two),
 };
 
 int main(void)

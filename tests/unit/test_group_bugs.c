@@ -787,6 +787,42 @@ static void test_malformed_messages(void **state)
 	rig_close(&r);
 }
 
+static int reopen_at(uint64_t applied, uint64_t applied_term)
+{
+	static const struct group_ops none;
+	struct group_config gc = { .shard = RIG_SHARD, .self = 1 };
+	struct group_boot boot = { .applied_index = applied,
+				   .applied_term = applied_term,
+				   .voters = { 1, 2, 3 },
+				   .n_voters = 3 };
+	struct group *g;
+	struct err e = { 0 };
+	int rv = group_open(&g, &gc, &boot, r.journal, &r.net, &r.sim.clock,
+			    &r.rand, &none, NULL, &e);
+
+	if (!rv)
+		group_close(g);
+	else
+		assert_true(e.msg[0]);
+	return rv;
+}
+
+/* A store and a journal that do not belong together start no group. */
+static void test_store_and_journal_disagree(void **state)
+{
+	(void)state;
+	rig_open(&r, 3);
+	assert_int_equal(rig_append(&r, 2, 2, 1, 1, 1, 5, NULL, NULL), 0);
+	rig_run_ms(&r, 5);
+	assert_int_equal(reopen_at(0, 0), 0);
+	assert_int_equal(reopen_at(4, 2), 0);
+	assert_int_equal(reopen_at(6, 2), 0);
+	assert_int_equal(reopen_at(4, 1), ERR_FAULTY); /* another entry */
+	assert_int_equal(reopen_at(7, 2), ERR_FAULTY); /* behind its end */
+	assert_int_equal(reopen_at(6, 9), ERR_FAULTY);
+	rig_close(&r);
+}
+
 #define T(name) cmocka_unit_test(name)
 static const struct CMUnitTest tests[] = {
 	T(test_b01_append_of_lower_term),
@@ -815,6 +851,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_read_needs_a_majority_in_our_term),
 	T(test_read_waits_for_the_first_commit),
 	T(test_malformed_messages),
+	T(test_store_and_journal_disagree),
 };
 
 static void quiet(void *arg, const char *line)
