@@ -11,6 +11,7 @@
 #include "base/metric.h"
 #include "gateway/deliver.h"
 #include "gateway/http.h"
+#include "gateway/send_form.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -260,6 +261,7 @@ static void ask_sender(struct http_req *r)
 static void put_message(struct http_req *r)
 {
 	struct buf scratch = BUF_INIT;
+	const char *wrong;
 	struct wire w;
 
 	metric_add(M_SENDS, 1);
@@ -271,15 +273,10 @@ static void put_message(struct http_req *r)
 		http_problem(r, 400, "bad-request", "Malformed request",
 			     "an account is 16 hex digits, not 0");
 	} else if (send_decode(r, &w, &scratch)) {
-		if (!wire_u(&w, W_SEQ) || wire_u(&w, W_AFTER) >= w.u[W_SEQ])
+		wrong = send_form(&w, r->claims.account);
+		if (wrong)
 			http_problem(r, 400, "bad-request", "Malformed request",
-				     "seq begins at 1, after is below it");
-		else if (wire_u(&w, W_CLASS) == 0 && wire_has(&w, W_BODY))
-			http_problem(r, 400, "bad-request", "Malformed request",
-				     "a void has no body");
-		else if (wire_u(&w, W_CLASS) > 6 || wire_u(&w, W_TTL) > TTL_MAX_S)
-			http_problem(r, 400, "bad-request", "Malformed request",
-				     "class or ttl is out of range");
+				     wrong);
 		else
 			ask_sender(r);
 	}

@@ -13,6 +13,7 @@
  * its predecessor has its outcome, and all that stand aside for one destination
  * come back together, in order.  (Tried again one by one, they would never catch
  * up: the next send of a busy device always comes too early.) */
+#include "gateway/send_form.h"
 #include "gateway/session_impl.h"
 
 #include <string.h>
@@ -284,33 +285,6 @@ static void on_part(struct route_call *c, int status, const struct result *res)
 
 /* ---- the frame -------------------------------------------------------------------------- */
 
-/* Longest ttl of each class, seconds (protocol.md 9). */
-static const uint32_t ttl_max[] = { 0, 2592000, 604800, 2592000,
-				    2592000, 120, 2592000 };
-#define CLASSES (sizeof ttl_max / sizeof ttl_max[0])
-
-/* NULL, or what is wrong. */
-static const char *check_form(const struct session *s, const struct wire *w)
-{
-	uint64_t cls = w->u[W_CLASS];
-
-	if (w->u[W_SEQ] == 0)
-		return "seq is 0";
-	if (w->u[W_AFTER] >= w->u[W_SEQ])
-		return "after is not below seq";
-	if (w->u[W_TO] == 0)
-		return "to is 0";
-	if (cls >= CLASSES)
-		return "the class is the server's";
-	if (cls == 0 && wire_has(w, W_BODY) && w->b[W_BODY].n)
-		return "a void has no body";
-	if (cls == 6 && w->u[W_TO] != s->account)
-		return "state goes to the own account";
-	if (wire_u(w, W_TTL) > ttl_max[cls] && cls)
-		return "ttl is too long for the class";
-	return NULL;
-}
-
 /* Body, headers, headers of the own copy; ERR_FULL, ERR_TOO_LARGE. */
 static int keep_bytes(struct session *s, struct route_call *c,
 		      const struct wire *w)
@@ -401,7 +375,7 @@ void send_on_frame(struct session *s, const struct wire *w)
 		session_error(s, P_DRAINING, id, seq, NULL, "none");
 		return;
 	}
-	wrong = check_form(s, w);
+	wrong = send_form(w, s->account);
 	if (wrong) {
 		session_error(s, P_BAD_REQUEST, id, seq, wrong, NULL);
 		return;

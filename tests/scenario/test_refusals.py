@@ -223,6 +223,8 @@ def test_rest_sends_are_checked(node):
     for change in ({"seq": 0}, {"after": 1}, {"mid": "AA"}, {"mid": "A"},
                    {"body": "AA=="}, {"body": "AB"}, {"class": 9},
                    {"class": 7}, {"class": 0}, {"ttl": 1 << 31},
+                   {"class": 2, "ttl": 8 * 86400}, {"class": 5, "ttl": 121},
+                   {"class": 6}, {"class": 0, "body": "", "ttl": 1 << 31},
                    {"to": "1" * 16}, {"id": 1}, {"t": 5}, {"seen": None}):
         status, _, problem = put({**good, **change})
         assert status == 400, change

@@ -330,7 +330,9 @@ def test_a_session_refuses_and_lives_on(node):
         good = a.compose(b.account, b"x")
         for change in ({"seq": 0}, {"after": 1}, {"after": 2}, {"to": 0},
                        {"class": 7}, {"class": 0},
-                       {"class": 6}, {"ttl": 31 * 86400}):
+                       {"class": 6}, {"ttl": 31 * 86400},
+                       {"class": 2, "ttl": 8 * 86400}, {"class": 5, "ttl": 121},
+                       {"class": 0, "body": b"", "ttl": 1 << 31}):
             assert await error_of(a, "send", **{**good, **change}) == \
                 "bad-request", change
         assert await error_of(a, "send", **{**good, "to": 0xdeadbeef}) == \

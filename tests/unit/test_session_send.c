@@ -366,6 +366,17 @@ static void malformed_sends_are_named_and_the_session_lives(void **state)
 	wire_set(&w, W_TTL, 30 * 86400 + 1);
 	say(d, &w);
 	expect_error(d, "bad-request", 2, 0);
+	send_start(&w, 2, 1, 0);
+	wire_set(&w, W_CLASS, 2); /* a receipt: 7 days */
+	wire_set(&w, W_TTL, 7 * 86400 + 1);
+	say(d, &w);
+	expect_error(d, "bad-request", 2, 0);
+	send_start(&w, 2, 1, 0);
+	wire_set(&w, W_CLASS, 0);
+	w.has &= ~(1ull << W_BODY);
+	wire_set(&w, W_TTL, UINT32_MAX); /* more than any command may say */
+	say(d, &w);
+	expect_error(d, "bad-request", 2, 0);
 	assert_int_equal(d->n_asked, 0);
 	assert_int_equal(d->s.state, SESSION_LIVE);
 }
