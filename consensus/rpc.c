@@ -407,16 +407,9 @@ static void on_call(struct node *n, uint64_t peer, struct cursor *c)
 			    .id = cursor_u64(c) };
 	uint32_t shard = cursor_u32(c);
 	struct shard *s = shard_by_id(n, shard);
-	struct cmd cmd;
-	struct err e;
-	int rv;
+	int rv = ERR_FORMAT;
 
-	/* What apply would stop at must never get into the log. */
-	if (c->bad || !s)
-		rv = ERR_FORMAT;
-	else
-		rv = cmd_decode(&cmd, c->p, cursor_left(c), &e);
-	if (!rv)
+	if (!c->bad && s)
 		rv = shard_propose(s, c->p, cursor_left(c), &w);
 	if (rv)
 		waiter_answer(n, &w, rv, NULL);

@@ -93,7 +93,12 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 		  const struct waiter *w)
 {
 	struct batch *b = &s->forming;
+	struct cmd decoded;
 
+	/* What apply would stop at must never get into the log: every replica
+	 * would end there, now and after each restart. */
+	if (cmd_decode(&decoded, cmd, len, NULL))
+		return ERR_FORMAT;
 	if (s->faulty)
 		return ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER || s->node->stopping)

@@ -93,8 +93,8 @@ struct shard {
 int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e);
 void shard_close(struct shard *s);
 
-/* The commands go into the forming batch; the waiter gets the result.  Returns 0
- * or ERR_ with the waiter not taken. */
+/* The command goes into the forming batch; the waiter gets the result.  Returns 0
+ * or ERR_ with the waiter not taken; ERR_FORMAT: not a command that apply takes. */
 int shard_propose(struct shard *s, const void *cmd, size_t len,
 		  const struct waiter *w);
 int shard_query(struct shard *s, const struct query *q, const struct waiter *w);
