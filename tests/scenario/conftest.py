@@ -1,5 +1,7 @@
 """Fixtures for tests against real processes."""
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +11,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from lib import checked  # noqa: E402
 from lib.server import QUIPUD, Cluster, Node, drop_folder, new_folder  # noqa: E402
+
+
+# Settings of whoever runs the tests would win over those of a test.
+SECTIONS = re.findall(r"^SECTION\((\w+),", (checked.ROOT / "base/conf.tbl").read_text(), re.M)
+for variable in list(os.environ):
+    if re.match(rf"QUIPU_({'|'.join(SECTIONS)})_", variable, re.I):
+        del os.environ[variable]
 
 
 @pytest.fixture(scope="session", autouse=True)

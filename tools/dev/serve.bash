@@ -48,3 +48,11 @@ wait_gone() { # pid, seconds
 complaints() { # log
 	{ grep -v -e 'level=info' -e 'level=debug' "$1" || true; } | tail -n 12 >&2
 }
+
+# Settings of quipud in the environment would win over files.
+forget_settings() {
+	local section var
+	for section in $(sed -n 's/^SECTION(\([a-z]*\),.*/\1/p' base/conf.tbl); do
+		for var in $(compgen -v "QUIPU_${section^^}_"); do unset "$var"; done
+	done
+}
