@@ -450,6 +450,11 @@ static void append_pieces(struct group *g, uint64_t from,
 		ae->prev_log_term = prev_term;
 		ae->leader_commit = a->commit;
 		ae->n_entries = end - at;
+		/* B3: a low probe would move the core's commit index back, and
+		 * with it what it defends against conflicts. */
+		if (ae->prev_log_index + ae->n_entries <
+		    raft_commit_index(&g->raft))
+			ae->leader_commit = 0;
 		ae->entries = re + at;
 		if (end > at) {
 			/* The core frees it when it keeps nothing. */

@@ -134,6 +134,7 @@ static void test_b03_commit_never_goes_back(void **state)
 	assert_int_equal(r.applied, 10);
 	assert_int_equal(rig_append(&r, 3, 6, 4, 5, 11, 0, NULL, NULL), 0);
 	assert_int_equal(info().commit_index, 10);
+	assert_int_equal(raft_commit_index(&r.g->raft), 10);
 	rig_run_ms(&r, 5);
 	assert_int_equal(rig_append(&r, 3, 6, 10, 5, 11, 1, NULL, NULL), 0);
 	rig_run_ms(&r, 5);
