@@ -570,6 +570,10 @@ int node_open(struct node **out, const struct node_config *cfg,
 	n->n_shards = cfg->shards ? cfg->shards : cfg->n_members > 1 ? 64 : 16;
 	AN(n->n_shards <= SHARDS_MAX && n->n_shards <= JOURNAL_SHARDS_MAX);
 	AN(cfg->batch_inflight <= SHARD_INFLIGHT_MAX);
+	/* Every replica must be able to apply what this one proposes.  A record
+	 * is a little longer than its command, and a frame has an end. */
+	AN(cfg->batch_records <= BATCH_RECORDS_MAX);
+	AN(cfg->batch_bytes <= FRAME_RAW_MAX / 2);
 	n->done_tail = &n->done_head;
 	list_init(&n->ended);
 	map_init(&n->peer_followers);

@@ -248,8 +248,6 @@ static int open_node(struct quipud *q, struct err *e)
 	};
 	unsigned i;
 
-	if (nc.batch_records > 1024)
-		nc.batch_records = 1024;
 	conf_cluster_id(c, nc.cluster_id);
 	memcpy(nc.journal.cluster_id, nc.cluster_id, 16);
 	memcpy(nc.store.cluster_id, nc.cluster_id, 16);
