@@ -399,7 +399,7 @@ static void ckpt_run(struct disk_work *w)
 	char path[48];
 	unsigned i;
 
-	c->status = 0;
+	/* A failed write on the loop's side ends it before it begins. */
 	for (i = 0; i < c->n_sync && !c->status; i++)
 		c->status = s->disk->ops->fdatasync(c->sync[i], &c->err);
 	if (!c->status && c->new_files) {
@@ -483,14 +483,11 @@ int store_checkpoint(struct store *s,
 	struct list *it;
 	uint8_t *p;
 	uint32_t i;
-	int rv;
 
 	if (s->ckpt)
 		return ERR_BUSY;
-	rv = tree_flush(s, NULL);
-	if (rv)
-		return rv;
 	c = s->ckpt = xcalloc(1, sizeof *c);
+	c->status = tree_flush(s, &c->err);
 	c->gen = ++s->gen;
 	c->index = s->meta.applied_index;
 	c->term = s->meta.applied_term;
