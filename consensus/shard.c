@@ -540,6 +540,8 @@ bool shard_turn(struct shard *s)
 
 /* ---- checkpoints ------------------------------------------------------------------- */
 
+#define CKPT_RETRY_MS 1000 /* after one that found a full disk */
+
 bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 {
 	const struct node *n = s->node;
@@ -547,6 +549,8 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 
 	if (s->faulty || s->marking || applied <= s->durable_index)
 		return false;
+	if (s->ckpt_retry_ms)
+		return now_ms >= s->ckpt_retry_ms;
 	return s->bytes_since_ckpt >= n->cfg.checkpoint_bytes ||
 	       now_ms - s->ckpt_ms >= n->cfg.checkpoint_age_ms ||
 	       store_dirty_bytes(s->store) >
@@ -594,6 +598,7 @@ static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 	if (n->dead)
 		return;
 	if (status == ERR_NOSPACE) {
+		s->ckpt_retry_ms = s->ckpt_ms + CKPT_RETRY_MS;
 		log_event(LOG_WARN, "checkpoint_nospace", "shard=%u why=%s",
 			  s->id, log_quote(e->msg));
 		return;
@@ -615,6 +620,7 @@ int shard_checkpoint_start(struct shard *s)
 	if (!rv) {
 		s->node->ckpt_shard = s->id;
 		s->bytes_since_ckpt = 0;
+		s->ckpt_retry_ms = 0;
 	}
 	return rv;
 }
