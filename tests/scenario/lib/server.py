@@ -50,10 +50,17 @@ class Admin:
         # An address holds 107 bytes; the way through an open folder is short.
         folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
         try:
-            self.sock.connect(f"/proc/self/fd/{folder}/admin.sock")
+            until(lambda: self._connect(folder), "a place in the queue")
         finally:
             os.close(folder)
         self.file = self.sock.makefile("rwb")
+
+    def _connect(self, folder):
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/admin.sock")
+            return True
+        except BlockingIOError:     # the server is slow to accept
+            return False
 
     def raw(self, line):
         self.file.write(line + b"\n")
