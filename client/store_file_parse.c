@@ -90,6 +90,7 @@ int store_file_parse(const uint8_t *p, size_t n, uint64_t *account,
 			return err_set(e, ERR_DAMAGED, "the record at byte %zu is "
 				       "not known to this program", at);
 		}
+		o.at = at;
 		if (!op(arg, &o)) {
 			*end = at + size;
 			return 0;

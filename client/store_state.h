@@ -34,6 +34,7 @@ struct store_op {
 		struct client_meta meta;
 	};
 	char problem[STORE_PROBLEM_MAX]; /* what settle.problem points to */
+	uint64_t at; /* of its record in a file */
 };
 
 void store_encode_put(struct buf *b, const struct client_entry *e);

@@ -16,7 +16,8 @@ static const char usage[] =
 	"\n"
 	"Prints what the files of a node hold, one thing a line: node.meta, journal\n"
 	"(*.jnl), segments (*.seg), their indexes (*.idx), Merkle leaves (*.hash), rows\n"
-	"(state.mdb).  A folder is searched through.  Nothing is written.\n"
+	"(state.mdb); and a client's file (device.log).  A folder is searched through.\n"
+	"Nothing is written.\n"
 	"\n"
 	"  --json       one JSON object a line\n"
 	"  --payload    message bodies too (ciphertext), as hex\n"
@@ -59,6 +60,8 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 		return dump_tree(d, path, e);
 	if (ends(name, ".mdb"))
 		return dump_state(d, path, e);
+	if (ends(name, "device.log"))
+		return dump_device(d, path, e);
 	if (ends(name, ".jnl")) {
 		char *dir = xstrdup(path), *slash = strrchr(dir, '/');
 		int rv;
@@ -76,7 +79,8 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 static bool known(const char *name)
 {
 	return !strncmp(name, "node.meta", 9) || ends(name, ".seg") ||
-	       ends(name, ".idx") || ends(name, ".hash") || ends(name, ".mdb");
+	       ends(name, ".idx") || ends(name, ".hash") || ends(name, ".mdb") ||
+	       ends(name, "device.log");
 }
 
 static int dump_folder(struct dump *d, const char *dir, struct err *e)

@@ -1,6 +1,7 @@
 /* A device's file: what a crash may leave of it, at every byte, and damage. */
 #include "base/alloc.h"
-#include "base/rand.h"
+#include "base/bytes.h"
+#include "base/hash.h"
 #include "client/store_file.h"
 
 #include <fcntl.h>
@@ -444,6 +445,48 @@ static void history_is_read_without_the_lock(void **state)
 	assert_int_equal(store_file_scan(f->dir, count, n, &e), ERR_INVALID);
 }
 
+/* The worked example of docs/format.md, but for the time at which it was made. */
+static void the_layout_is_the_documented_one(void **state)
+{
+	static const char golden[] = "tests/golden/format/device.log";
+	struct files *f = *state;
+	struct store_file *s = open_ok(f);
+	size_t n, want_n;
+	uint8_t *p, *want;
+	FILE *out;
+
+	put(s, 1, "hello");
+	sync_ok(s);
+	settle(s, 1, NULL);
+	record(s, 1, "hi");
+	put(s, 2, "x");
+	settle(s, 2, "unknown-recipient");
+	store_file_close(s, NULL);
+	p = slurp(f->path, &n);
+	put_u64(p + 32, 1700000000000);
+	put_u64(p + 56, xxh3(p, 56));
+	if (getenv("QUIPU_GOLDEN")) {
+		out = fopen(golden, "wb");
+		assert_non_null(out);
+		assert_int_equal(fwrite(p, 1, n, out), n);
+		assert_int_equal(fclose(out), 0);
+	}
+	want = slurp(golden, &want_n);
+	assert_int_equal(n, want_n);
+	assert_memory_equal(p, want, n);
+	/* A later format is not touched. */
+	put_u32(p + 8, STORE_FILE_VERSION + 1);
+	put_u64(p + 56, xxh3(p, 56));
+	spill(f->path, p, n);
+	assert_int_equal(open_rv(f, NULL), ERR_VERSION);
+	free(want);
+	want = slurp(f->path, &want_n);
+	assert_int_equal(want_n, n);
+	assert_memory_equal(p, want, n);
+	free(want);
+	free(p);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -458,6 +501,7 @@ int main(void)
 		T(foreign_files_are_left_alone),
 		T(a_full_disk_is_told_and_final),
 		T(history_is_read_without_the_lock),
+		T(the_layout_is_the_documented_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

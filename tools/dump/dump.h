@@ -36,6 +36,7 @@ int dump_segment(struct dump *d, const char *path, struct err *e);
 int dump_index(struct dump *d, const char *path, struct err *e);
 int dump_tree(struct dump *d, const char *path, struct err *e);
 int dump_state(struct dump *d, const char *path, struct err *e);
+int dump_device(struct dump *d, const char *path, struct err *e);
 
 /* Whole file into memory (free()); at most `max` bytes. */
 int dump_read(struct dump *d, const char *path, uint64_t max, uint8_t **out,
