@@ -33,7 +33,8 @@ SEEDS ?= 60
 FUZZ_SECONDS ?= 120
 CORPUS ?= ../shared/data/sms-en.tsv.gz
 
-ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+# A make of a make has its processes from there.
+ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 MAKEFLAGS += --no-builtin-rules
