@@ -100,7 +100,8 @@ struct client_config {
 	struct rand *rand;
 	struct client_store *store;
 	/* Called inside the feeding calls, client_tick() and client_output();
-	 * may call client_send(), nothing else.  What it points to is borrowed. */
+	 * may call client_send() and client_fetch(), nothing else.  What it points
+	 * to is borrowed. */
 	void (*event)(void *arg, const struct client_event *ev);
 	void *arg;
 };

@@ -57,6 +57,8 @@ static void usage(FILE *f)
 	      "  -f, --from N         follow: print what is stored from number N on first\n"
 	      "  -s, --sync           list, history: receive what there is first;\n"
 	      "                       follow: end when caught up\n"
+	      "  -r, --remote         history: what the server still holds, instead of the\n"
+	      "                       file: received messages, the last 100 or --count\n"
 	      "  -a, --all            follow, history: not only texts\n"
 	      "      --receipts       follow: tell senders that it was delivered\n"
 	      "      --no-receipts    chat: tell nothing\n"
@@ -103,6 +105,7 @@ static const struct option longs[] = {
 	{ "count", required_argument, NULL, 'n' },
 	{ "from", required_argument, NULL, 'f' },
 	{ "sync", no_argument, NULL, 's' },
+	{ "remote", no_argument, NULL, 'r' },
 	{ "all", no_argument, NULL, 'a' },
 	{ "receipts", no_argument, NULL, O_RECEIPTS },
 	{ "no-receipts", no_argument, NULL, O_NO_RECEIPTS },
@@ -119,7 +122,7 @@ static int parse(struct options *o, int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt_long(argc, argv, "H:jqT:i:wn:f:sat:N:g:h", longs, NULL)) !=
+	while ((c = getopt_long(argc, argv, "H:jqT:i:wn:f:srat:N:g:h", longs, NULL)) !=
 	       -1) {
 		switch (c) {
 		case 'H': o->home = optarg; break;
@@ -141,6 +144,7 @@ static int parse(struct options *o, int argc, char **argv)
 			o->has_from = true;
 			break;
 		case 's': o->sync = true; break;
+		case 'r': o->remote = true; break;
 		case 'a': o->all = true; break;
 		case O_RECEIPTS: o->receipts = true; break;
 		case O_NO_RECEIPTS: o->no_receipts = true; break;

@@ -216,6 +216,17 @@ def test_send_follow_list_history(two):
     assert "last without newline" in two.run("bob", "history", "alice").stdout
 
 
+def test_history_that_the_server_holds(two):
+    lines_ = [f"line {i}" for i in range(700)]
+    two.json("alice", "send", "bob", stdin="\n".join(lines_))
+    assert [m["text"] for m in two.json("bob", "--remote", "history")] == lines_[-100:]
+    got = two.json("bob", "--remote", "--count", 1000, "history", "alice")
+    assert [m["text"] for m in got] == lines_
+    assert two.json("alice", "--remote", "history") == []
+    # Reading there moved nothing that reading here does not know.
+    assert two.texts("bob") == list(enumerate(lines_, 1))
+
+
 def test_a_message_of_the_greatest_size_and_one_more(two):
     two.json("alice", "--whole", "send", "bob", stdin="x" * 61440)
     done = two.run("alice", "--whole", "send", "bob", stdin="x" * 61441, want=1)

@@ -285,6 +285,45 @@ static void close_codes_do_what_the_table_says(void **state)
 	}
 }
 
+static void a_new_token_is_used_at_once(void **state)
+{
+	struct device_world *d = *state;
+
+	device_live(d);
+	client_set_token(d->client, "fresh");
+	device_expect(d, WIRE_AUTH);
+	assert_memory_equal(d->w.b[W_TOKEN].p, "fresh", 5);
+	say_id(d, WIRE_OK, d->w.u[W_ID]);
+	device_lose(d);
+	device_connect(d);
+	device_expect(d, WIRE_HELLO);
+	assert_memory_equal(d->w.b[W_TOKEN].p, "fresh", 5);
+	/* Refused in words first, and then by the code. */
+	say_error(d, NULL, "token-expired", 401, 4401);
+	assert_int_equal(client_state(d->client), CLIENT_STOPPED);
+	client_on_closed(d->client, 4401);
+	client_set_token(d->client, "fresher");
+	device_connect(d);
+	device_expect(d, WIRE_HELLO);
+	assert_memory_equal(d->w.b[W_TOKEN].p, "fresher", 7);
+}
+
+/* The user acts while the old connection is still closing. */
+static void a_resume_waits_for_the_old_connection(void **state)
+{
+	struct device_world *d = *state;
+
+	device_live(d);
+	client_close(d->client);
+	client_resume(d->client);
+	device_expect_nothing(d);
+	assert_true(client_wants_close(d->client));
+	assert_null(client_wants_dial(d->client));
+	client_on_closed(d->client, 0);
+	assert_int_equal(client_state(d->client), CLIENT_IDLE);
+	device_live(d);
+}
+
 /* random(0, min(60 s, 0.5 s x 2^k)), for many seeds; both ends are met. */
 static void waits_are_spread_below_a_bound_that_doubles(void **state)
 {
@@ -662,6 +701,8 @@ int main(void)
 		T(a_store_that_cannot_sync_stops_the_device),
 		T(a_page_moves_nothing),
 		cmocka_unit_test(close_codes_do_what_the_table_says),
+		T(a_new_token_is_used_at_once),
+		T(a_resume_waits_for_the_old_connection),
 		cmocka_unit_test(waits_are_spread_below_a_bound_that_doubles),
 		T(ten_seconds_of_live_start_the_waits_anew),
 		T(goodbye_ends_open_sends_and_names_the_wait),

@@ -36,7 +36,7 @@ struct options {
 	bool whole;
 	/* follow, history */
 	uint64_t from, count;
-	bool has_from, all, sync, receipts, no_receipts;
+	bool has_from, all, sync, remote, receipts, no_receipts;
 };
 
 struct app {

@@ -50,6 +50,101 @@ static int open_book(struct app *a, const struct options *o, struct book *b)
 	return APP_OK;
 }
 
+/* ---- --remote: pages of the inbox, newest first --------------------------- */
+
+#define REMOTE_COUNT 100 /* without --count */
+#define REMOTE_PAGE 200
+#define REMOTE_MAX 100000
+
+struct remote {
+	struct book book;
+	uint64_t peer, want, have;
+	bool all;
+};
+
+static void ask_page(struct app *a, uint64_t before)
+{
+	struct err e;
+
+	if (client_fetch(a->client, 0, before, REMOTE_PAGE, &e))
+		app_leave(a, app_fail(a->opt, "fetch", "%s", e.msg));
+}
+
+static void on_page(struct app *a, struct remote *r, const struct client_event *ev)
+{
+	uint64_t lowest = UINT64_MAX;
+	size_t i;
+
+	if (ev->reason) {
+		app_leave(a, app_fail(a->opt, ev->reason, "the server says: %s",
+				      ev->reason));
+		return;
+	}
+	for (i = 0; i < ev->n_records; i++) {
+		struct store_op op = { .kind = STORE_RECORD, .record = ev->records[i] };
+
+		if (op.record.n < lowest)
+			lowest = op.record.n;
+		if ((r->peer && op.record.from != r->peer) || op.record.flags & 16u ||
+		    (op.record.cls != CONTENT_TEXT && !r->all) || r->have == r->want)
+			continue;
+		r->have++;
+		book_add(&r->book, &op);
+	}
+	if (ev->complete || r->have == r->want || lowest <= 1 || ev->n_records == 0)
+		app_leave(a, APP_OK);
+	else
+		ask_page(a, lowest);
+}
+
+static void on_remote(struct app *a, const struct client_event *ev)
+{
+	struct remote *r = a->arg;
+
+	if (ev->type == CLIENT_EV_PAGE) {
+		on_page(a, r, ev);
+	} else if (ev->type == CLIENT_EV_STATE && ev->state == CLIENT_LIVE) {
+		/* Also after a connection that took the answer along. */
+		book_release(&r->book);
+		book_init(&r->book);
+		r->have = 0;
+		if (client_inbox_end(a->client))
+			ask_page(a, client_inbox_end(a->client) + 1);
+		else
+			app_leave(a, APP_OK);
+	}
+}
+
+static int remote_history(const struct options *o, const char *who)
+{
+	struct remote r = { .want = o->count ? o->count : REMOTE_COUNT, .all = o->all };
+	struct app a;
+	struct err e;
+	size_t i;
+	int rv;
+
+	if (r.want > REMOTE_MAX)
+		r.want = REMOTE_MAX;
+	book_init(&r.book);
+	rv = app_open(&a, o, on_remote, &r);
+	if (rv)
+		return rv;
+	if (who && profile_contact(&a.profile, who, &r.peer, &e))
+		a.status = app_fail(o, "not-found", "%s", e.msg);
+	else
+		app_run(&a);
+	book_sort(&r.book, a.profile.account);
+	for (i = 0; i < r.book.n && a.status == APP_OK; i++) {
+		if (o->json)
+			view_json(stdout, &a.profile, "message", r.book.msg[i]);
+		else
+			view_line(stdout, &a.profile, r.book.msg[i]);
+	}
+	app_close(&a);
+	book_release(&r.book);
+	return a.status;
+}
+
 /* ---- list ----------------------------------------------------------------- */
 
 struct talk {
@@ -184,6 +279,8 @@ int cmd_history(const struct options *o, int argc, char **argv)
 
 	if (argc > 2)
 		return app_usage("history takes one WHO");
+	if (o->remote)
+		return remote_history(o, argc == 2 ? argv[1] : NULL);
 	rv = open_book(&a, o, &b);
 	if (rv)
 		return rv;
