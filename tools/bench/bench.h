@@ -107,9 +107,15 @@ int report_end(struct report *r);
 void progress(const struct options *o, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* Random bytes: a body of up to `longest` may begin at any of POOL_BYTES. */
-#define POOL_BYTES (16u << 20)
-uint8_t *bench_pool(size_t longest);
+/* Random bytes, the same for one seed; the body of a message begins anywhere in it,
+ * which its tag decides, so that a reader can compare. */
+#define POOL_BITS 24
+#define POOL_BYTES (1u << POOL_BITS)
+uint8_t *bench_pool(size_t longest, uint64_t seed);
+static inline const uint8_t *bench_body(const uint8_t *pool, uint64_t tag)
+{
+	return pool + (tag * 0x9e3779b97f4a7c15u >> (64 - POOL_BITS));
+}
 
 /* ---- commands: an exit code ----------------------------------------------------------- */
 

@@ -35,7 +35,7 @@ struct load {
 	bool stop, measure;
 	uint8_t *pool;           /* bodies begin anywhere in it */
 	uint32_t bytes;
-	uint64_t next_tag, sent, acked, delivered;
+	uint64_t next_tag, sent, acked, delivered, wrong;
 	uint64_t *starts;
 	uint64_t window_acks, window_delivered, load_us, cpu_us;
 	struct hist ack, deliver;
@@ -54,8 +54,9 @@ static void one_send(struct load *l, struct lane *lane)
 	}
 	l->starts[l->next_tag % STARTS] = bench_now_us();
 	lane->last_seq = peer_send(lane->peer, lane->to, lane->last_seq,
-				   l->pool + rand_below(&l->f.rand, POOL_BYTES),
-				   l->bytes, l->next_tag++);
+				   bench_body(l->pool, l->next_tag), l->bytes,
+				   l->next_tag);
+	l->next_tag++;
 	l->sent++;
 }
 
@@ -86,8 +87,10 @@ static void on_deliver(struct peer *p, const struct wire *w)
 	struct load *l = p->fleet->arg;
 	uint64_t tag;
 
-	if (!fleet_tag(&l->f, w->b[W_MID], &tag)) {
-		l->f.stats.refused++;
+	if (!fleet_tag(&l->f, w->b[W_MID], &tag) ||
+	    w->b[W_BODY].n != l->bytes ||
+	    memcmp(w->b[W_BODY].p, bench_body(l->pool, tag), l->bytes) != 0) {
+		l->wrong++;
 		return;
 	}
 	l->delivered++;
@@ -122,7 +125,7 @@ static int prepare(struct load *l, struct err *e)
 	l->peers = xcalloc(l->n_peers, sizeof *l->peers);
 	l->lanes = xcalloc(l->n_lanes, sizeof *l->lanes);
 	l->starts = xcalloc(STARTS, sizeof *l->starts);
-	l->pool = bench_pool(l->bytes);
+	l->pool = bench_pool(l->bytes, rand_u64(&l->f.rand));
 	for (i = 0; i < l->n_peers; i++) {
 		peer_init(&l->peers[i], &l->f, l->users[i].account,
 			  l->users[i].device, l->users[i].token, (unsigned)i);
@@ -252,6 +255,9 @@ static int go(struct load *l, const char *what)
 	if ((l->chat || l->await_delivery) && l->delivered != l->sent)
 		report_fail(&r, "%" PRIu64 " sent, %" PRIu64 " delivered",
 			    l->sent, l->delivered);
+	if (l->wrong)
+		report_fail(&r, "%" PRIu64 " deliveries are not what was sent",
+			    l->wrong);
 	if (l->f.stats.holes)
 		report_fail(&r, "%" PRIu64 " holes in the numbers of inboxes",
 			    l->f.stats.holes);
@@ -261,12 +267,12 @@ static int go(struct load *l, const char *what)
 
 /* As ciphertext is: no two bodies of a batch share bytes, so nothing that
  * compresses does better here than in life. */
-uint8_t *bench_pool(size_t longest)
+uint8_t *bench_pool(size_t longest, uint64_t seed)
 {
 	uint8_t *p = xmalloc(POOL_BYTES + longest);
 	struct rand r;
 
-	rand_seeded(&r, rand_u64(&rand_real));
+	rand_seeded(&r, seed);
 	rand_fill(&r, p, POOL_BYTES + longest);
 	return p;
 }

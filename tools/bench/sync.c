@@ -6,8 +6,7 @@
  *	quipu-bench sync --only fill --users F     then restart the servers
  *	quipu-bench sync --only stream --users F   cold */
 #include "base/alloc.h"
-#include "base/assert.h"
-#include "base/clock.h"
+#include "base/bytes.h"
 #include "gateway/token.h"
 #include "tools/bench/bench.h"
 
@@ -27,6 +26,7 @@ struct inbox {
 	uint32_t devices[DEVICES], epochs[DEVICES];
 	unsigned n, used; /* devices; how many have streamed */
 	uint64_t messages, bytes;
+	uint64_t nonce, seed; /* of its message ids and of its bodies */
 };
 
 struct sync {
@@ -37,6 +37,7 @@ struct sync {
 	uint64_t next_tag, acked, got, items, asked, wrong;
 	uint64_t last_seq[SENDERS];
 	uint8_t *pool;
+	bool *seen;
 	bool failed;
 };
 
@@ -49,8 +50,9 @@ static int inbox_save(const struct inbox *b, const char *path, struct err *e)
 
 	if (!f)
 		return err_errno(e, errno, "%s", path);
-	fprintf(f, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %u %u\n", b->account,
-		b->messages, b->bytes, b->n, b->used);
+	fprintf(f, "%" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIx64 " %" PRIx64
+		" %u %u\n", b->account, b->messages, b->bytes, b->nonce,
+		b->seed, b->n, b->used);
 	for (i = 0; i < b->n; i++)
 		fprintf(f, "%u %u\n", b->devices[i], b->epochs[i]);
 	return fclose(f) ? err_errno(e, errno, "%s", path) : 0;
@@ -64,9 +66,12 @@ static int inbox_load(struct inbox *b, const char *path, struct err *e)
 
 	if (!f)
 		return err_errno(e, errno, "%s", path);
-	n = fscanf(f, "%" SCNx64 " %" SCNu64 " %" SCNu64 " %u %u", &b->account,
-		   &b->messages, &b->bytes, &b->n, &b->used);
-	if (n == 5 && b->n <= DEVICES)
+	n = fscanf(f, "%" SCNx64 " %" SCNu64 " %" SCNu64 " %" SCNx64 " %" SCNx64
+		   " %u %u", &b->account, &b->messages, &b->bytes, &b->nonce,
+		   &b->seed, &b->n, &b->used);
+	if (n != 7)
+		n = 0;
+	if (n && b->n <= DEVICES)
 		for (i = 0; i < b->n && n > 0; i++)
 			n = fscanf(f, "%u %u", &b->devices[i], &b->epochs[i]) - 1;
 	fclose(f);
@@ -90,12 +95,12 @@ static void fill_more(struct peer *p)
 	size_t i = (size_t)p->arg;
 
 	while (p->n_open < DEPTH && peer_can_send(p) &&
-	       s->next_tag < s->box.messages)
+	       s->next_tag < s->box.messages) {
 		s->last_seq[i] = peer_send(p, s->box.account, s->last_seq[i],
-					   s->pool + rand_below(&s->f.rand,
-								POOL_BYTES),
-					   (uint32_t)s->box.bytes,
-					   s->next_tag++);
+					   bench_body(s->pool, s->next_tag),
+					   (uint32_t)s->box.bytes, s->next_tag);
+		s->next_tag++;
+	}
 }
 
 static void fill_ack(struct peer *p, struct peer_send *snd, const struct wire *w)
@@ -153,7 +158,9 @@ static int fill(struct sync *s, struct err *e)
 	s->box.used = 0;
 	if (!rv)
 		rv = add_devices(s->o, &s->box, e);
-	s->pool = bench_pool(s->box.bytes);
+	s->box.nonce = get_u64(s->f.nonce);
+	s->box.seed = rand_u64(&s->f.rand);
+	s->pool = bench_pool(s->box.bytes, s->box.seed);
 	s->f.on_ack = fill_ack;
 	s->f.on_live = fill_more;
 	for (i = 0; i < SENDERS && !rv; i++) {
@@ -196,12 +203,25 @@ static int fill(struct sync *s, struct err *e)
 
 /* ---- reading ------------------------------------------------------------------------- */
 
+/* The n-th of the inbox: one of those that were sent, each once. */
+static void check(struct sync *s, const struct wire *w, uint64_t n)
+{
+	uint64_t tag;
+
+	if (w->u[W_N] == n && fleet_tag(&s->f, w->b[W_MID], &tag) &&
+	    tag < s->box.messages && !s->seen[tag] &&
+	    w->b[W_BODY].n == s->box.bytes &&
+	    memcmp(w->b[W_BODY].p, bench_body(s->pool, tag), s->box.bytes) == 0)
+		s->seen[tag] = true;
+	else
+		s->wrong++;
+}
+
 static void stream_deliver(struct peer *p, const struct wire *w)
 {
 	struct sync *s = p->fleet->arg;
 
-	s->got++;
-	s->wrong += w->b[W_BODY].n != s->box.bytes || w->u[W_N] != s->got;
+	check(s, w, ++s->got);
 }
 
 static void page_more(struct peer *p)
@@ -232,8 +252,7 @@ static void page_got(struct peer *p, const struct wire *w)
 	wire_iter_init(&it, w, W_ITEMS);
 	while (wire_iter_item(&it, &item)) {
 		s->got++;
-		s->wrong += item.b[W_BODY].n != s->box.bytes ||
-			    item.u[W_N] != ++at;
+		check(s, &item, ++at);
 	}
 	if (end > s->box.messages)
 		end = s->box.messages;
@@ -262,6 +281,11 @@ static int read_inbox(struct sync *s, bool pages, struct err *e)
 		return e->code;
 	}
 	s->got = s->asked = s->wrong = 0;
+	free(s->seen);
+	s->seen = xcalloc(s->box.messages, sizeof *s->seen);
+	put_u64(s->f.nonce, s->box.nonce);
+	if (!s->pool)
+		s->pool = bench_pool(s->box.bytes, s->box.seed);
 	peer_init(p, &s->f, s->box.account, s->box.devices[device], token, 0);
 	s->f.on_deliver = pages ? NULL : stream_deliver;
 	s->f.on_page = page_got;
@@ -334,6 +358,7 @@ int bench_sync(const struct options *o)
 	fleet_release(&s->f);
 	servers_close(&s->v);
 	free(s->pool);
+	free(s->seen);
 	free(s);
 	return rv;
 }
