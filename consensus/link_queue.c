@@ -39,6 +39,7 @@ int link_queue_put(struct link_queue *q, const void *head, size_t len,
 		   struct entry *const *entries, unsigned n_entries)
 {
 	struct link_batch *b = &q->fill;
+	size_t max = NET_QUEUE_MAX - (n_entries ? NET_QUEUE_RESERVE : 0);
 	size_t total = len, framed;
 	unsigned i;
 
@@ -48,7 +49,7 @@ int link_queue_put(struct link_queue *q, const void *head, size_t len,
 	if (len > NET_MESSAGE_MAX || total > NET_MESSAGE_MAX)
 		return ERR_TOO_LARGE;
 	framed = total + LINK_FRAME_HEADER;
-	if (framed > NET_QUEUE_MAX - q->queued)
+	if (q->queued + framed > max)
 		return ERR_FULL;
 	buf_u32(&b->bytes, (uint32_t)total);
 	buf_put(&b->bytes, head, len);

@@ -13,6 +13,8 @@
 
 #define NET_MESSAGE_MAX (8u << 20)  /* bytes of one message */
 #define NET_QUEUE_MAX (32u << 20)   /* bytes queued to one peer */
+/* Entries stop this far below it: results, ends and heartbeats find room. */
+#define NET_QUEUE_RESERVE (4u << 20)
 #define NET_NODE_MAX 64             /* node ids are 1..63 */
 
 struct entry;

@@ -363,6 +363,21 @@ static void leaders_give_up(struct node *n, uint64_t now_ms)
 	}
 }
 
+/* Followers that found their peer's link too full have nobody else to wake them:
+ * what they were sent may be acknowledged already. */
+static void backlog_look(struct node *n)
+{
+	if (!n->backlogged)
+		return;
+	n->backlogged = false;
+	MAP_FOREACH(slot, &n->peer_followers)
+	{
+		struct follower *f = slot->val;
+
+		shard_follower_wake(f->shard, f);
+	}
+}
+
 /* What the journal may let go of: nothing that is not durable elsewhere, and
  * nothing that a lagging follower needs, whoever leads. */
 static void holds(struct node *n, uint64_t now_ms)
@@ -503,6 +518,7 @@ void node_tick(struct node *n)
 		if (n->stopping && n->cfg.n_members > 1)
 			leaders_give_up(n, now_ms); /* who was behind */
 		holds(n, now_ms);
+		backlog_look(n);
 		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
 			void (*done)(void *) = n->stop_done;
 

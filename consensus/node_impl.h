@@ -55,6 +55,7 @@ struct node {
 	bool stopping, dead;
 	bool deaf;          /* about to end: takes no messages any more */
 	bool woken;         /* something was asked for since the last turn */
+	bool backlogged;    /* followers of a peer wait for its link to drain */
 	void (*stop_done)(void *arg);
 	void *stop_arg;
 	uint64_t stop_deadline_ms;
@@ -106,7 +107,8 @@ void waiter_answer(struct node *n, const struct waiter *w, int status,
 void follower_start(struct node *n, struct follower *f, const struct result *r);
 /* Records of one page: begin, add..., end. */
 void follower_record(struct node *n, struct follower *f, const struct record *r);
-void follower_flush(struct node *n, struct follower *f);
+/* ERR_FULL: the page is dropped, the link takes no more now. */
+int follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
 /* This node stops: peers hand no leadership back to it. */
 void rpc_leaving(struct node *n);

@@ -337,6 +337,10 @@ void waiter_answer(struct node *n, const struct waiter *w, int status,
 	 * gone, and its next life gives the same ids to other calls. */
 	if (!w->peer || w->link != n->links[w->peer])
 		return;
+	/* A slow peer's pages would take the room of all that is small. */
+	if (r && r->records_len &&
+	    n->env.net->ops->queued(n->env.net, w->peer) > SUB_NET_BACKLOG_MAX)
+		status = ERR_BUSY;
 	head(n, MSG_REPLY, w->id);
 	buf_u32(&n->scratch, (uint32_t)status);
 	if (!status && r)
@@ -368,17 +372,20 @@ void follower_record(struct node *n, struct follower *f, const struct record *r)
 	record_put_wire(&n->page, r);
 }
 
-void follower_flush(struct node *n, struct follower *f)
+int follower_flush(struct node *n, struct follower *f)
 {
+	int rv;
+
 	if (f->local) {
 		f->local->flush(f->local);
-		return;
+		return 0;
 	}
 	if (!n->page.len)
-		return;
-	n->env.net->ops->send(n->env.net, f->peer, n->page.data, n->page.len,
-			      NULL, 0);
+		return 0;
+	rv = n->env.net->ops->send(n->env.net, f->peer, n->page.data,
+				   n->page.len, NULL, 0);
 	buf_clear(&n->page);
+	return rv;
 }
 
 void follower_end(struct node *n, struct follower *f, int why)

@@ -457,23 +457,32 @@ static bool peer_backlogged(struct node *n, uint64_t peer)
 static bool follower_serve(struct shard *s, struct follower *f)
 {
 	uint64_t last = machine_inbox_end(&s->machine, f->account), room;
+	uint64_t first = f->next_n;
 	void *arg[2] = { s->node, f };
 	uint64_t oldest = 0;
 	struct err err = { 0 };
 	unsigned limit = SUB_PAGE_RECORDS;
 	int rv;
 
-	if (f->paused || f->next_n > last ||
-	    f->next_n > f->acked + f->window || peer_backlogged(s->node, f->peer))
+	if (f->paused || f->next_n > last || f->next_n > f->acked + f->window)
 		return false;
+	if (peer_backlogged(s->node, f->peer)) {
+		s->node->backlogged = true;
+		return false;
+	}
 	room = f->acked + f->window - f->next_n + 1;
 	if (room < limit)
 		limit = (unsigned)room;
 	f->serving = true;
 	rv = store_read_key(s->store, f->account, f->next_n, limit,
 			    SUB_PAGE_BYTES, follow_record, arg, &oldest, &err);
-	if (!f->closed)
-		follower_flush(s->node, f);
+	if (!f->closed && follower_flush(s->node, f) == ERR_FULL) {
+		/* None of the page went out: later, all of it. */
+		f->next_n = first;
+		f->serving = false;
+		s->node->backlogged = true;
+		return false;
+	}
 	f->serving = false;
 	if (f->closed) { /* unsubscribed inside a callback */
 		free(f);

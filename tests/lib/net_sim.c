@@ -276,7 +276,8 @@ static int ns_send(struct net *net, uint64_t peer, const void *head, size_t len,
 	AN(total <= NET_MESSAGE_MAX);
 	if (!e->alive || !pair_of(ns, e->node, (unsigned)peer)->up)
 		return ERR_CLOSED;
-	if (p->queued + total > NET_QUEUE_MAX)
+	if (p->queued + total >
+	    NET_QUEUE_MAX - (n_entries ? NET_QUEUE_RESERVE : 0))
 		return ERR_FULL;
 	m = xmalloc(sizeof *m + total);
 	*m = (struct message){ ns, e->node, (unsigned)peer,

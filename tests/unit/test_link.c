@@ -309,6 +309,7 @@ static void full_queue_is_an_answer(void **state)
 {
 	struct node a, b;
 	uint8_t *msg = xcalloc(1, 1 << 20);
+	struct entry *entry;
 	unsigned sent = 0;
 	int rv;
 
@@ -325,6 +326,15 @@ static void full_queue_is_an_answer(void **state)
 	assert_true(a.net->ops->queued(a.net, 2) <= NET_QUEUE_MAX);
 	WAIT(&a, &b, b.messages == sent);
 	assert_int_equal(b.bad, 0);
+	/* Entries leave room for what is small. */
+	entry = entry_new(1, 1 << 20);
+	memset(entry_payload(entry), 0, entry->len);
+	for (sent = 0; !(rv = a.net->ops->send(a.net, 2, msg, 8, &entry, 1)); sent++)
+		;
+	assert_int_equal(rv, ERR_FULL);
+	assert_int_equal(sent, 27);
+	assert_int_equal(a.net->ops->send(a.net, 2, msg, 1 << 20, NULL, 0), 0);
+	entry_unref(entry);
 	assert_int_equal(a.net->ops->send(a.net, 3, msg, 8, NULL, 0),
 			 ERR_CLOSED);
 	free(msg);
