@@ -106,7 +106,7 @@ static void on_deliver(struct peer *p, const struct wire *w)
 
 static int prepare(struct load *l, struct err *e)
 {
-	size_t i;
+	size_t i, n_peers;
 	int rv = fleet_init(&l->f, l->o->gateways, l->o->window, e);
 
 	if (rv)
@@ -121,7 +121,8 @@ static int prepare(struct load *l, struct err *e)
 	rv = users_make(l->o, l->users, l->n_users, e);
 	if (rv)
 		return rv;
-	AN(l->n_peers);
+	n_peers = l->n_peers;
+	AN(n_peers);
 	l->peers = xcalloc(l->n_peers, sizeof *l->peers);
 	l->lanes = xcalloc(l->n_lanes, sizeof *l->lanes);
 	l->starts = xcalloc(STARTS, sizeof *l->starts);
@@ -135,7 +136,7 @@ static int prepare(struct load *l, struct err *e)
 	for (i = 0; i < l->n_lanes; i++) {
 		size_t to = l->n_users > l->n_peers ?
 				    l->n_peers + i % (l->n_users - l->n_peers) :
-				    (i + l->n_peers / 2) % l->n_peers;
+				    (i + n_peers / 2) % n_peers;
 
 		l->lanes[i].peer = &l->peers[i];
 		l->lanes[i].to = l->users[to].account;
