@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -286,11 +287,48 @@ static void catch_signals(struct quipud *q)
 	uv_signal_start(&q->sigterm, on_signal, SIGTERM);
 }
 
+/* ---- descriptors ------------------------------------------------------------- */
+
+#define FDS_PER_SHARD 24 /* rows, segments, tree, a folder being synced */
+#define FDS_OTHER 96     /* peers, admin, threads, listening, in passing */
+#define FDS_PER_TLS_CLIENT 3 /* its socket and the pair behind it */
+
+/* The log's descriptors come first: without one a checkpoint cannot end, and a
+ * failed checkpoint is the process's end.  Clients share what is left. */
+static void share_descriptors(struct conf *c)
+{
+	uint64_t shards = c->shards.count ? c->shards.count : c->n_peers ? 64 : 16;
+	uint64_t own = shards * FDS_PER_SHARD + c->journal.max / c->journal.file_size +
+		       FDS_OTHER;
+	struct rlimit rl;
+	uint64_t clients;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl))
+		return;
+	if (rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &rl) || getrlimit(RLIMIT_NOFILE, &rl))
+			return;
+	}
+	clients = rl.rlim_cur > own ? rl.rlim_cur - own : 0;
+	if (clients < rl.rlim_cur / 4)
+		clients = rl.rlim_cur / 4; /* a shard rarely needs all of its own */
+	if (c->gateway.tls_cert[0])
+		clients /= FDS_PER_TLS_CLIENT;
+	if (clients >= c->gateway.max_connections)
+		return;
+	log_event(LOG_WARN, "few_descriptors",
+		  "limit=%" PRIu64 " max_connections=%" PRIu64 " now=%" PRIu64,
+		  (uint64_t)rl.rlim_cur, c->gateway.max_connections, clients);
+	c->gateway.max_connections = clients;
+}
+
 static int serve(struct quipud *q)
 {
 	struct err e = { 0 };
 	int rv;
 
+	share_descriptors(&q->conf);
 	uv_loop_init(&q->loop);
 	catch_signals(q);
 	rv = open_disk(q, &e);

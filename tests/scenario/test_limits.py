@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,40 @@ def test_sockets_have_a_number(folder):
             s.close()
         node.stop()
     finally:
+        node.kill()
+
+
+def test_clients_leave_descriptors_to_the_log(folder):
+    # Without one a checkpoint cannot end, and the process would have to.
+    node = Node(folder / "data", ["shards.count=1", "checkpoint.age_s=1",
+                                  "store.segment_size=64KiB"],
+                wrap=["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"]).start()
+    held = []
+
+    def checkpoints():
+        return node.admin("stats")["stats"]["checkpoints"]
+
+    try:
+        (a,), (b,) = people(node, 2)
+        files = Path(f"/proc/{node.process.process.pid}/fd")
+
+        async def talk():
+            await a.connect(node.address)
+            for _ in range(320):
+                held.append(socket.create_connection((node.host, node.port), 30))
+            before = checkpoints()
+            for _ in range(100):
+                await a.send(b.account, bytes(3000))
+            return before
+
+        before = run(talk())
+        until(lambda: checkpoints() > before, "a checkpoint")
+        assert len(list(files.iterdir())) < 300
+        assert len(list((folder / "data/shards/0000-1/seg").glob("*.seg"))) > 3
+        assert get(held[0]).startswith(b"HTTP/1.1 200")
+    finally:
+        for s in held:
+            s.close()
         node.kill()
 
 
