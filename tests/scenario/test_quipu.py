@@ -162,6 +162,27 @@ def test_two_people_chat_and_see_ticks(two):
     assert said == [m["text"] for m in two.json("bob", "history", "alice")]
 
 
+def test_what_came_before_the_chat_is_told_to_be_read_once(two):
+    two.run("alice", "send", "bob", "are you there?")
+    two.run("bob", "--sync", "-q", "follow")
+    alice = two.start("alice", "--json", "--all", "follow")
+    for _ in range(2):
+        bob = two.start("bob", "--json", "chat", "alice")
+        bob.has(event="message", text="are you there?")
+        bob.type("yes")     # a second receipt would come with it
+        bob.has(event="message", text="yes", state="acked")
+        alice.has(event="message", text="yes")
+        alice.has(event="message", **{"class": 2})
+        bob.end()
+    two.run("bob", "send", "alice", "bye")
+    alice.has(event="message", text="bye")
+    assert len([e for e in alice.events if e.get("class") == 2]) == 1
+    alice.process.send_signal(signal.SIGTERM)
+    alice.end()
+    (said,) = [m for m in two.json("alice", "history") if m.get("to")]
+    assert said["read"]
+
+
 def test_a_terminal_shows_the_message_in_the_place_of_the_typed_line(two):
     bob = two.start("bob", "--json", "follow")
     bob.has(event="state", state="live")

@@ -19,6 +19,7 @@ void book_init(struct book *b)
 {
 	memset(b, 0, sizeof *b);
 	map_init(&b->by_mid);
+	map_init(&b->told);
 }
 
 void book_release(struct book *b)
@@ -34,6 +35,7 @@ void book_release(struct book *b)
 		}
 	}
 	map_release(&b->by_mid);
+	map_release(&b->told);
 	for (i = 0; i < b->n; i++) {
 		free(b->msg[i]->body);
 		free(b->msg[i]);
@@ -67,10 +69,31 @@ static struct msg *add(struct book *b, const uint8_t *body, uint32_t len)
 	return m;
 }
 
+bool book_told(const struct book *b, const uint8_t mid[16])
+{
+	return map_get(&b->told, get_u64(mid)) != NULL;
+}
+
+static void on_receipt_put(struct book *b, const struct client_entry *e)
+{
+	enum receipt_kind kind;
+	const uint8_t *mids;
+	unsigned n, i;
+
+	if (!content_receipt_parse(e->body, e->body_len, &kind, &mids, &n) ||
+	    kind != RECEIPT_READ)
+		return;
+	for (i = 0; i < n; i++)
+		map_put(&b->told, get_u64(mids + 16 * i), b);
+}
+
 static void on_put(struct book *b, const struct client_entry *e)
 {
 	struct msg *m = book_own(b, e->mid);
 	struct msg_link *l;
+
+	if (e->cls == CONTENT_RECEIPT)
+		on_receipt_put(b, e);
 
 	/* A second put is a void: the message was refused, its text stays. */
 	if (m || e->cls == 0)

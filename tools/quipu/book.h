@@ -25,6 +25,7 @@ struct book {
 	struct msg **msg; /* owned; in the order of the file until sorted */
 	size_t n, cap;
 	struct map by_mid; /* first 8 bytes of the id -> struct msg_link */
+	struct map told;   /* first 8 bytes of ids that we told to be read */
 };
 
 void book_init(struct book *b);
@@ -34,6 +35,8 @@ int book_load(struct book *b, const struct profile *p, struct err *e);
 void book_add(struct book *b, const struct store_op *op);
 /* The user's own message with this id; NULL. */
 struct msg *book_own(const struct book *b, const uint8_t mid[16]);
+/* Was the author told that we have read it? */
+bool book_told(const struct book *b, const uint8_t mid[16]);
 /* (lamport, account, device); unacked last (protocol.md 8). */
 void book_sort(struct book *b, uint64_t self);
 /* "", "✓" acked, "✓✓" delivered, "✓✓ read", "✗" refused, "…" on its way. */

@@ -207,7 +207,7 @@ static void on_line(void *arg, char *line, size_t n)
 
 /* ---- the command ---------------------------------------------------------- */
 
-/* The last messages with this person, and thanks for the unread ones. */
+/* The last messages with this person; that they are read now is told once. */
 static void backlog(struct chat *c)
 {
 	uint64_t max = c->opt->count ? c->opt->count : BACKLOG, n = 0;
@@ -220,10 +220,15 @@ static void backlog(struct chat *c)
 		n += m->peer == c->peer && m->cls == CONTENT_TEXT;
 		from = i - 1;
 	}
-	for (i = from; i < c->book.n; i++)
-		if (c->book.msg[i]->peer == c->peer &&
-		    c->book.msg[i]->cls == CONTENT_TEXT)
-			show(c, c->book.msg[i]);
+	for (i = from; i < c->book.n; i++) {
+		const struct msg *m = c->book.msg[i];
+
+		if (m->peer != c->peer || m->cls != CONTENT_TEXT)
+			continue;
+		show(c, m);
+		if (!m->mine && !c->opt->no_receipts && !book_told(&c->book, m->mid))
+			receipts_owe(&c->receipts, RECEIPT_READ, m->peer, m->mid);
+	}
 }
 
 int cmd_chat(const struct options *o, int argc, char **argv)
