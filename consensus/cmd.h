@@ -20,6 +20,10 @@
 #define SEND_SPAN_MAX 32           /* highest - lowest unsettled seq, client */
 #define DEDUPE_SET_MAX 64          /* (seq, part) kept per sending device */
 #define CLOCK_SKEW_MAX (1ull << 32) /* seen above the shard clock: refused */
+/* Nor may it be above what so many records a millisecond since 1970 had made: in
+ * steps of CLOCK_SKEW_MAX one sender would be at LAMPORT_MAX within minutes. */
+#define LAMPORT_PER_MS 2048
+#define LAMPORT_MAX ((1ull << 53) - 1) /* the client protocol's largest number */
 #define TTL_MAX_S (30u * 86400)
 #define SHARDS_MAX 256             /* per cluster */
 #define RESULT_RECORDS_MAX (1u << 20) /* bytes of encoded records in a result */

@@ -350,6 +350,20 @@ static uint64_t batch_clock(const struct machine *m)
 			 : store_meta(m->store)->clock;
 }
 
+/* What a sender may say to have seen.  Time is the batch's, which never falls, so
+ * replicas agree; a young clock of the wall stands in nobody's way. */
+static uint64_t lamport_limit(const struct machine *m, uint64_t clock)
+{
+	uint64_t by_time = m->time_ms < LAMPORT_MAX / LAMPORT_PER_MS
+				   ? m->time_ms * LAMPORT_PER_MS
+				   : LAMPORT_MAX;
+	uint64_t limit = max_u64(by_time, CLOCK_SKEW_MAX);
+
+	if (limit > clock + CLOCK_SKEW_MAX)
+		limit = clock + CLOCK_SKEW_MAX;
+	return max_u64(limit, clock);
+}
+
 static int apply_send(struct machine *m, const struct cmd_send *s,
 		      const uint8_t nonce[16], struct result *r, struct err *e,
 		      int *st)
@@ -385,8 +399,9 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 		return 0;
 	}
 	clock = batch_clock(m);
-	if (s->seen > clock + CLOCK_SKEW_MAX ||
-	    (s->part && s->origin_lamport > clock + CLOCK_SKEW_MAX)) {
+	stamp = max_u64(max_u64(clock, s->seen),
+			s->part ? s->origin_lamport : 0) + 1;
+	if (stamp - 1 > lamport_limit(m, clock) || stamp > LAMPORT_MAX) {
 		*st = ST_CLOCK;
 		return 0;
 	}
@@ -402,8 +417,6 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 		put_u64(account + A_LAST_N, n);
 		row_dirty(m->store, account);
 	}
-	stamp = max_u64(max_u64(clock, s->seen),
-			s->part ? s->origin_lamport : 0) + 1;
 	rec = record_add(m, s, nonce, n, stamp);
 	if (!row) {
 		len = U_SET + 2 * DEDUPE_SLOT;

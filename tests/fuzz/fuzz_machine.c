@@ -77,6 +77,15 @@ static struct m_sent *sent_add(struct m_sender *s, uint64_t id)
 	return x;
 }
 
+/* More than 2^32 beyond the clock, or than the shard's time allows. */
+static bool is_ahead(const struct model *m, uint64_t lamport)
+{
+	return lamport > m->clock &&
+	       (lamport - m->clock > 1ull << 32 ||
+		(lamport > 1ull << 32 && lamport / 2048 >= m->time_ms &&
+		 lamport > m->time_ms * 2048));
+}
+
 static int model_send(struct model *m, const struct cmd_send *c, struct result *r)
 {
 	struct m_sender *s = &m->sender[c->from][c->device];
@@ -99,8 +108,7 @@ static int model_send(struct model *m, const struct cmd_send *c, struct result *
 		return ST_SETTLED;
 	if (!c->part && c->after > s->floor && !sent_find(s, 2 * c->after))
 		return ST_GAP;
-	if (c->seen > m->clock + CLOCK_SKEW_MAX ||
-	    (c->part && c->origin_lamport > m->clock + CLOCK_SKEW_MAX))
+	if (is_ahead(m, c->seen) || (c->part && is_ahead(m, c->origin_lamport)))
 		return ST_CLOCK;
 	if (c->seen > m->clock)
 		m->clock = c->seen;

@@ -727,8 +727,51 @@ static void test_8_nobody_pushes_the_clock_to_its_end(void **state)
 	r = one(c);
 	assert_int_equal(r.status, ST_OK);
 	assert_int_equal(r.stamp, CLOCK_SKEW_MAX + 1);
+	/* In 1970 the shard's time allows no more. */
+	own.send.origin_lamport = CLOCK_SKEW_MAX + 2;
+	assert_int_equal(one(own).status, ST_CLOCK);
+	w->time_ms = 2 * CLOCK_SKEW_MAX / LAMPORT_PER_MS;
 	own.send.origin_lamport = 2 * CLOCK_SKEW_MAX + 1;
+	assert_int_equal(one(own).status, ST_CLOCK);
+	own.send.origin_lamport = 2 * CLOCK_SKEW_MAX;
 	assert_int_equal(one(own).status, ST_OK);
+}
+
+static void test_8_the_largest_number_is_out_of_reach(void **state)
+{
+	uint64_t seq, limit;
+	struct cmd c;
+
+	(void)state;
+	people();
+	w->time_ms = 1800000000000; /* 2027 */
+	limit = w->time_ms * LAMPORT_PER_MS;
+	/* A sender that takes the largest step each time. */
+	for (seq = 1; shard_clock() < limit; seq++) {
+		c = send_seq(seq);
+		c.send.seen = shard_clock() + CLOCK_SKEW_MAX;
+		if (c.send.seen > limit)
+			c.send.seen = limit;
+		if (seq % 1000 == 1 || c.send.seen == limit) {
+			add(&c);
+			batch();
+			assert_int_equal(results[0].status, ST_OK);
+			continue;
+		}
+		/* The rest of the way without a record of each. */
+		store_raise_clock(w->m.store, c.send.seen);
+		seq--;
+	}
+	assert_true(shard_clock() < LAMPORT_MAX / 2);
+	c = send_seq(seq);
+	c.send.seen = limit + 2;
+	assert_int_equal(one(c).status, ST_CLOCK);
+	/* Others go on, one by one. */
+	c.send.seen = limit;
+	assert_int_equal(one(c).stamp, limit + 2);
+	c = send_seq(seq + 1);
+	c.send.seen = limit + 2; /* above the limit, but it is the shard's clock */
+	assert_int_equal(one(c).stamp, limit + 3);
 }
 
 static void test_8_own_copy_carries_its_origin(void **state)
@@ -1154,6 +1197,7 @@ int main(void)
 		T(8_stamp_is_above_the_clock_and_what_was_seen),
 		T(8_every_record_of_a_batch_is_above_the_last),
 		T(8_nobody_pushes_the_clock_to_its_end),
+		T(8_the_largest_number_is_out_of_reach),
 		T(8_own_copy_carries_its_origin),
 		T(time_never_falls),
 		T(account_add),
