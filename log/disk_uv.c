@@ -228,7 +228,8 @@ static int uv_list(struct disk *d, const char *dir,
 	dp = opendir(full);
 	if (!dp)
 		return err_errno(e, errno, "list %s", full);
-	while ((de = readdir(dp))) {
+	/* A folder that could be read only in part must not look like a whole one. */
+	while ((void)(errno = 0), (de = readdir(dp))) {
 		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
 			continue;
 		if (n == cap) {
@@ -237,19 +238,21 @@ static int uv_list(struct disk *d, const char *dir,
 		}
 		names[n++] = xstrdup(de->d_name);
 	}
+	if (errno)
+		rv = err_errno(e, errno, "list %s", full);
 	if (n)
 		qsort(names, n, sizeof *names, by_name);
 	for (i = 0; i < n; i++) {
 		struct stat st;
-		bool is_dir = !fstatat(dirfd(dp), names[i], &st, 0) &&
-			      S_ISDIR(st.st_mode);
 
-		cb(arg, names[i], is_dir);
+		if (!rv)
+			cb(arg, names[i], !fstatat(dirfd(dp), names[i], &st, 0) &&
+					  S_ISDIR(st.st_mode));
 		free(names[i]);
 	}
 	free(names);
 	closedir(dp);
-	return 0;
+	return rv;
 }
 
 static int uv_fsync_dir(struct disk *d, const char *dir, struct err *e)
