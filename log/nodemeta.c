@@ -106,7 +106,9 @@ int nodemeta_open(struct disk *disk, struct nodemeta *m, struct rand *rand,
 		err = disk->ops->list(disk, "", see_name, &data, e);
 		if (err)
 			return err;
-		if (data || rv[0] != ERR_NOT_FOUND || rv[1] != ERR_NOT_FOUND)
+		/* The second copy is written when the first is durable.  Without
+		 * it and without data, the power went while this node was made. */
+		if (data || rv[1] != ERR_NOT_FOUND)
 			return err_set(e, ERR_DAMAGED,
 				       "node.meta is %s, but the folder is not "
 				       "new; nothing was changed",

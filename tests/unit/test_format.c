@@ -124,6 +124,11 @@ static void test_nodemeta(void **state)
 	}
 }
 
+static void no_more(void *arg)
+{
+	(void)arg;
+}
+
 static void test_nodemeta_open(void **state)
 {
 	struct nodemeta m = { .node_id = 2 }, other = { .node_id = 3 };
@@ -152,6 +157,42 @@ static void test_nodemeta_open(void **state)
 	assert_true(disk_sim_flip(w.ds, "node.meta.2", 31, 0));
 	assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), ERR_DAMAGED);
 	world_free(&w);
+}
+
+/* The power goes at each step of a node's first start; it must start the next time,
+ * as one and the same from the moment it said that it had started. */
+static void test_nodemeta_first_start(void **state)
+{
+	struct nodemeta m = { .node_id = 2 };
+	struct err e;
+	uint64_t n;
+
+	(void)state;
+	cluster(m.cluster_id);
+	for (n = 1;; n++) {
+		struct world w;
+		struct rand r;
+		uint8_t disk[16];
+		bool whole;
+
+		world_init(&w);
+		rand_seeded(&r, 9);
+		disk_sim_crash_at(w.ds, n, no_more, NULL);
+		/* After the crash the frozen disk pretends. */
+		assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+		whole = disk_sim_ops_done(w.ds) < n;
+		memcpy(disk, m.disk_id, 16);
+		disk_sim_crash_at(w.ds, 0, NULL, NULL);
+		disk_sim_crash(w.ds);
+		w.disk = disk_sim_start(w.ds);
+		assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+		if (whole)
+			assert_memory_equal(m.disk_id, disk, 16);
+		world_free(&w);
+		if (whole)
+			break;
+	}
+	assert_true(n > 6); /* two copies: write, sync, name */
 }
 
 static void on_fatal(void *arg, const struct err *e)
@@ -283,6 +324,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nodemeta),
 		cmocka_unit_test(test_nodemeta_open),
+		cmocka_unit_test(test_nodemeta_first_start),
 		cmocka_unit_test(test_journal),
 		cmocka_unit_test(test_store),
 	};
