@@ -22,6 +22,7 @@ struct tls {
 	size_t in_len;
 	struct buf *out;   /* lent by every call */
 	bool client, failed;
+	bool closed; /* their close_notify has come: nothing more to read */
 };
 
 struct tls_ctx {
@@ -394,9 +395,11 @@ static int outcome(struct tls *t, int ret, struct err *e)
 
 	if (why == SSL_ERROR_WANT_READ)
 		return 0;
-	t->failed = true;
-	if (why == SSL_ERROR_ZERO_RETURN)
+	if (why == SSL_ERROR_ZERO_RETURN) {
+		t->closed = true;
 		return err_set(e, ERR_CLOSED, "closed by the peer");
+	}
+	t->failed = true;
 	verify = SSL_get_verify_result(t->ssl);
 	if (verify != X509_V_OK) {
 		ERR_clear_error();
@@ -429,6 +432,8 @@ static int feed(struct tls *t, struct buf *plain, struct err *e)
 {
 	if (t->failed)
 		return err_set(e, ERR_TLS, "the connection has failed before");
+	if (t->closed)
+		return err_set(e, ERR_CLOSED, "closed by the peer");
 	if (!SSL_is_init_finished(t->ssl)) {
 		int rv = handshake(t, e);
 

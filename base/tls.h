@@ -52,8 +52,8 @@ void tls_free(struct tls *t); /* NULL is fine */
 int tls_start(struct tls *t, struct buf *out, struct err *e);
 /* Take n bytes from the peer: plain bytes are appended to `plain` (at most n and
  * what an unfinished record held, TLS_RECORD_MAX), answers to `out`.  0;
- * ERR_CLOSED after the peer's close_notify; ERR_TLS with the reason.  After an
- * error the connection is of no more use. */
+ * ERR_CLOSED after the peer's close_notify, which ends one direction only: writing
+ * goes on; ERR_TLS with the reason, after which the connection is of no more use. */
 int tls_feed(struct tls *t, const void *p, size_t n, struct buf *plain,
 	     struct buf *out, struct err *e);
 /* The handshake is over; writing is allowed. */
