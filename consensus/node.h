@@ -97,7 +97,7 @@ void node_call_cancel(struct node *n, struct node_call *c);
  * order of n from `from` on, as long as n <= acked + window; flush() ends each
  * run of records (write them out then).  end() is the last callback:
  *   ERR_NOT_LEADER, ERR_UNAVAILABLE  subscribe again from the next number
- *   ERR_EXISTS     a newer subscription of the same device took over
+ *   ERR_EXISTS     a newer session of the same device has taken over
  *   ERR_PERM       the device was removed, or never existed
  *   ERR_NOT_FOUND  no such account
  *   ERR_TRUNCATED  history starts later: oldest in start()'s result next time */
@@ -106,6 +106,12 @@ struct node_sub {
 	uint32_t device;
 	uint32_t window;       /* records beyond `acked` that may be sent */
 	uint64_t from;         /* first number wanted; 0: after the kept cursor */
+	/* When its session began (wall clock, ms), and whether it goes on after
+	 * its leader was lost.  A device has one live subscription: a new
+	 * session takes over always; one that goes on does not take over from a
+	 * session that began later, or a dead connection would end a live one. */
+	uint64_t born_ms;
+	bool again;
 	void (*start)(struct node_sub *s, const struct result *r);
 	void (*record)(struct node_sub *s, const struct record *r);
 	void (*flush)(struct node_sub *s);

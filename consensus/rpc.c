@@ -4,7 +4,8 @@
  *   CALL     id u64, shard u32, command (cmd.h)
  *   QUERY    id u64, shard u32, query
  *   REPLY    id u64, status i32, result
- *   SUB      id u64, shard u32, account u64, device u32, window u32, from u64
+ *   SUB      id u64, shard u32, account u64, device u32, window u32, from u64,
+ *            born u64, again u8
  *   CREDIT   id u64, acked u64, window u32, paused u8
  *   UNSUB    id u64
  *   START    id u64, result
@@ -252,6 +253,8 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 		f->device = sub->device;
 		f->next_n = sub->from;
 		f->window = sub->window;
+		f->born_ms = sub->born_ms;
+		f->again = sub->again;
 		f->local = sub;
 		sp->follower = f;
 		shard_follow(s, f);
@@ -270,6 +273,8 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 	buf_u32(&n->scratch, sub->device);
 	buf_u32(&n->scratch, sub->window);
 	buf_u64(&n->scratch, sub->from);
+	buf_u64(&n->scratch, sub->born_ms);
+	buf_u8(&n->scratch, sub->again);
 	rv = post(n, peer);
 	if (rv)
 		node_sub_finish(n, sub, ERR_UNAVAILABLE);
@@ -474,6 +479,8 @@ static void on_sub(struct node *n, uint64_t peer, struct cursor *c)
 	tmp.device = cursor_u32(c);
 	tmp.window = cursor_u32(c);
 	tmp.next_n = cursor_u64(c);
+	tmp.born_ms = cursor_u64(c);
+	tmp.again = cursor_u8(c);
 	if (!cursor_done(c) || !s || map_get(&n->peer_followers, key) ||
 	    n->peer_followers.len >= NODE_SUBS_MAX) {
 		follower_end(n, &tmp, ERR_UNAVAILABLE);

@@ -362,17 +362,20 @@ void shard_unfollow(struct shard *s, struct follower *f)
 }
 
 /* A device has one live subscription: the newest. */
-static void follower_replaces(struct shard *s, struct follower *f)
+static bool follower_replaces(struct shard *s, struct follower *f)
 {
 	struct follower *o = map_get(&s->followers, f->account), *next;
 
 	for (; o; o = next) {
 		next = o->next;
-		if (o != f && o->device == f->device && o->started) {
-			follower_end(s->node, o, ERR_EXISTS);
-			follower_drop(s, o);
-		}
+		if (o == f || o->device != f->device || !o->started)
+			continue;
+		if (f->again && o->born_ms > f->born_ms)
+			return false;
+		follower_end(s->node, o, ERR_EXISTS);
+		follower_drop(s, o);
 	}
+	return true;
 }
 
 static void on_follow_read(struct group_read *r, int status, uint64_t index)
@@ -408,7 +411,11 @@ static void on_follow_read(struct group_read *r, int status, uint64_t index)
 		follower_drop(s, f);
 		return;
 	}
-	follower_replaces(s, f);
+	if (!follower_replaces(s, f)) {
+		follower_end(s->node, f, ERR_EXISTS);
+		follower_drop(s, f);
+		return;
+	}
 	if (!f->next_n)
 		f->next_n = res.cursor + 1;
 	f->acked = f->next_n - 1;

@@ -46,7 +46,9 @@ struct follower {
 	uint64_t peer, id;     /* peer 0: a local sub */
 	struct node_sub *local;
 	struct shard *shard;   /* of remote ones */
+	uint64_t born_ms;
 	uint32_t device, window;
+	bool again;            /* born_ms, again: as in node_sub */
 	bool started, paused, closed;
 	bool serving;          /* inside one of its callbacks */
 };

@@ -278,6 +278,7 @@ static void on_hello(struct session *s, const struct wire *w)
 	if (!token_good(s, w, &claims))
 		return;
 	s->said_hello = true;
+	s->sub.born_ms = clock_wall_ms(s->env->clock);
 	s->account = claims.account;
 	s->device = claims.device;
 	s->epoch = claims.epoch;

@@ -94,7 +94,7 @@ struct session {
 	uint32_t n_devices, hello_epoch, window, send_bytes;
 	uint16_t drain_code;
 	uint8_t state, format, n_sends, n_aside, n_pages, sub_tries;
-	bool said_hello, has_cursor, has_epoch;
+	bool said_hello, subscribed_once, has_cursor, has_epoch;
 	bool subscribed, started; /* started: start() came */
 	bool barren;             /* its cursor was refused: no records for it */
 	bool paused;

@@ -39,6 +39,8 @@ static void subscribe(struct session *s, uint64_t from, uint32_t window)
 	s->sub.device = s->device;
 	s->sub.from = from;
 	s->sub.window = window;
+	s->sub.again = s->subscribed_once;
+	s->subscribed_once = true;
 	s->sub.start = on_start;
 	s->sub.record = on_record;
 	s->sub.flush = on_flush;

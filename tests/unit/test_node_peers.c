@@ -156,6 +156,8 @@ static void subscribe(uint32_t window)
 	buf_u32(&b, 1);
 	buf_u32(&b, window);
 	buf_u64(&b, 1);
+	buf_u64(&b, 0); /* born */
+	buf_u8(&b, 0);  /* again */
 	from_peer(&b);
 	assert_int_equal(t->starts, 1);
 }
