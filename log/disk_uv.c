@@ -477,13 +477,32 @@ static const struct disk_ops disk_uv_ops = {
 	.work = uv_work_submit,
 };
 
+/* The root's own name must last too.  A parent that may not be read is somebody
+ * else's, who made the root. */
+static int sync_parent(const char *root, bool made, struct err *e)
+{
+	char parent[PATH_MAX + 4];
+	int fd, rv = 0;
+
+	snprintf(parent, sizeof parent, "%s/..", root);
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return made ? err_errno(e, errno, "open folder %s", parent) : 0;
+	if (fsync(fd) < 0 && (made || errno == EIO))
+		rv = err_errno(e, errno, "fsync folder %s", parent);
+	close(fd);
+	return rv;
+}
+
 int disk_uv_open(struct disk **out, void *loop, const char *root, struct err *e)
 {
 	struct disk_uv *u;
 	struct stat st;
 	char full[PATH_MAX];
+	bool made = mkdir(root, 0700) == 0;
+	int rv;
 
-	if (mkdir(root, 0700) < 0 && errno != EEXIST)
+	if (!made && errno != EEXIST)
 		return err_errno(e, errno, "make folder %s", root);
 	if (!realpath(root, full))
 		return err_errno(e, errno, "open folder %s", root);
@@ -491,6 +510,9 @@ int disk_uv_open(struct disk **out, void *loop, const char *root, struct err *e)
 		return err_errno(e, ENOTDIR, "folder %s", full);
 	if (access(full, R_OK | W_OK | X_OK) < 0)
 		return err_errno(e, errno, "folder %s", full);
+	rv = sync_parent(full, made, e);
+	if (rv)
+		return rv;
 	u = xcalloc(1, sizeof *u);
 	u->disk.ops = &disk_uv_ops;
 	u->disk.root = xstrdup(full);
