@@ -403,9 +403,9 @@ def test_without_a_server_messages_wait_in_the_outbox(two, node):
 
 def test_one_device_has_one_user(two, folder):
     chat = two.start("alice", "--json", "chat", "bob")
-    until(lambda: (two.home / "alice" / "device.log").exists(), "the file")
-    until(lambda: subprocess.run(two.args("alice", "flush"),
-                                 capture_output=True).returncode == 1, "the lock")
+    # Connected: else it could come after the copy, and be the one that stays.
+    chat.type("first")
+    chat.has(event="message", text="first", state="acked")
     done = two.run("alice", "send", "bob", "x", want=1)
     assert "another program uses this device" in done.stderr
     # A copy of the profile is the same device at another place.
