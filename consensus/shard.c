@@ -561,9 +561,10 @@ bool shard_turn(struct shard *s)
 bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 {
 	const struct node *n = s->node;
-	uint64_t applied = store_meta(s->store)->applied_index;
 
-	if (s->faulty || s->marking || applied <= s->durable_index)
+	/* A faulty one may have no store. */
+	if (s->faulty || s->marking ||
+	    store_meta(s->store)->applied_index <= s->durable_index)
 		return false;
 	if (s->ckpt_retry_ms)
 		return now_ms >= s->ckpt_retry_ms;
