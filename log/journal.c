@@ -49,6 +49,16 @@ void jindex_truncate(struct jindex *x, uint64_t from)
 	x->s.last_term = place(x, from - 1)->term;
 }
 
+/* A vote that came alone may have passed an older one that waits with entries:
+ * terms only rise, and a vote once given in a term stands. */
+void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote)
+{
+	if (term < x->s.term || (term == x->s.term && !vote))
+		return;
+	x->s.term = term;
+	x->s.vote = vote;
+}
+
 void jindex_drop_below(struct jindex *x, uint64_t index)
 {
 	uint64_t k;
@@ -479,10 +489,8 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	unsigned i;
 
 	x->s.present = true;
-	if (r->has_vote) {
-		x->s.term = r->term;
-		x->s.vote = r->vote;
-	}
+	if (r->has_vote)
+		jindex_vote(x, r->term, r->vote);
 	if (r->truncate_from)
 		jindex_truncate(x, r->truncate_from);
 	for (i = 0; i < r->n_entries; i++) {

@@ -89,6 +89,7 @@ static inline struct jreq_priv *jreq_priv(struct journal_req *r)
 void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
+void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
 
 /* journal_queue.c.  Each takes requests off the queue into the group (w_head) and
  * returns their bytes. */

@@ -314,10 +314,8 @@ static void replay_record(struct scan *sc, const struct srec *r,
 			j->files[f->file].last[r->shard] = r->index;
 		break;
 	case JR_VOTE:
-		if (r->len != 8 || r->term < x->s.term)
-			break; /* a later file's header said more */
-		x->s.term = r->term;
-		x->s.vote = r->vote;
+		if (r->len == 8)
+			jindex_vote(x, r->term, r->vote);
 		break;
 	case JR_TRUNCATE:
 		jindex_truncate(x, r->index);
