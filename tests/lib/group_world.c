@@ -251,7 +251,7 @@ static void on_fatal(void *arg, const struct err *e)
 
 struct ckpt {
 	struct gw_node *n;
-	uint64_t life, index, term;
+	uint64_t life, index, term, at_us;
 };
 
 static void on_mark(struct journal_req *r)
@@ -317,18 +317,23 @@ static void on_ckpt(void *arg)
 	}
 	group_tell_needed(n->group);
 	journal_hold(n->journal, GW_SHARD, group_needed_index(n->group));
-	/* Also without news: others may have moved the mark. */
-	if (n->applied) {
+	/* As the product does: now and then, and when the journal fills up.  Also
+	 * without news: others may have moved the mark. */
+	if (n->applied &&
+	    (n->w->sim.now_us >= c->at_us ||
+	     journal_pinned_by(n->journal) == GW_SHARD)) {
 		struct ckpt *w = xmalloc(sizeof *w);
 
-		*w = (struct ckpt){ n, n->life, n->applied, n->applied_term };
+		*w = (struct ckpt){ n, n->life, n->applied, n->applied_term, 0 };
 		sim_after(&n->w->sim, (int)n->id, CKPT_WRITE_US, ckpt_written,
 			  w);
 	}
-	sim_after(&n->w->sim, (int)n->id,
-		  1000 * (n->w->cfg.checkpoint_ms / 2 +
-			  rand_below(&n->rand, n->w->cfg.checkpoint_ms)),
-		  on_ckpt, c);
+	if (n->w->sim.now_us >= c->at_us)
+		c->at_us = n->w->sim.now_us +
+			   1000 * (n->w->cfg.checkpoint_ms / 2 +
+				   rand_below(&n->rand,
+					      n->w->cfg.checkpoint_ms));
+	sim_after(&n->w->sim, (int)n->id, 50000, on_ckpt, c);
 }
 
 /* The leader's journal does not reach back to what it has: even the term of that
