@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lib.checked import CHECKED, WAIT_S
 from lib.device import Stream, people
 from lib.server import Node, until
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 2 * WAIT_S))
 
 
 def connect(node):
@@ -153,7 +154,8 @@ def test_a_reader_that_does_not_read_is_not_waited_for(folder):
         with open(f"/proc/{node.process.process.pid}/status") as f:
             rss = next(int(line.split()[1]) for line in f
                        if line.startswith("VmRSS"))
-        assert rss < 150 * 1024, f"{rss} KiB"
+        # (A sanitizer keeps what was freed.)
+        assert rss < 150 * 1024 or CHECKED, f"{rss} KiB"
         stalled.socket.transport.resume_reading()
         names = set()
         while "deliver" not in names:

@@ -26,12 +26,14 @@ def begin():
     if not CHECKED:
         return
     REPORTS = Path(tempfile.mkdtemp(prefix="quipu-reports-"))
-    ours = f"log_path={REPORTS}/report:exitcode={REPORTED}:handle_abort=1"
+    ours = f"log_path={REPORTS}/report:exitcode={REPORTED}"
+    # UBSan beside ASan writes to stderr, but its abort() is in ASan's report.
     for name, more in (
             ("ASAN_OPTIONS", "detect_leaks=1:strict_string_checks=1:"
-                             "detect_stack_use_after_return=1"),
-            ("UBSAN_OPTIONS", "print_stacktrace=1"),
-            ("TSAN_OPTIONS", "second_deadlock_stack=1:history_size=4")):
+                             "detect_stack_use_after_return=1:handle_abort=1"),
+            ("UBSAN_OPTIONS", "print_stacktrace=1:abort_on_error=1"),
+            ("TSAN_OPTIONS", "second_deadlock_stack=1:history_size=4:"
+                             "handle_abort=1")):
         given = os.environ.get(name)
         os.environ[name] = ":".join(x for x in (given, more, ours) if x)
     # A map of its real size is more address space than these builds have.
