@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+from lib.checked import WAIT_S
 from lib.device import people
 from lib.server import Cluster, Node, until
 
@@ -15,7 +16,7 @@ COUNT = 60
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 90))
+    return asyncio.run(asyncio.wait_for(coroutine, 3 * WAIT_S))
 
 
 def flip(path, at):
