@@ -4,6 +4,9 @@
  *	the session's frames -> pooled buffer, connection marked dirty
  *	end of the turn: conn_flush_all() -> one write per dirty connection
  *
+ * On a TLS socket tlsconn.c stands between: unsealing behind read(), sealing in
+ * front of the write, where all that is pooled goes through at once.
+ *
  * What the socket does not take stays in its buffer and the poll asks for
  * "writable"; above CONN_QUEUE_MAX nothing more is read, neither from the log nor
  * from the socket.  A connection is only ever freed at the end of its own event,
@@ -13,6 +16,7 @@
 #include "base/assert.h"
 #include "base/metric.h"
 #include "base/wsframe.h"
+#include "gateway/tlsconn.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -36,7 +40,8 @@ struct conn {
 	int fd;
 	struct gateway *g;
 	struct list link, dirty, timer;
-	struct out *out;       /* NULL when all is written */
+	struct tlsconn *tls;   /* NULL: plain */
+	struct out *out;       /* NULL when all is written, or sealed */
 	uint32_t sent;         /* bytes of it */
 	uint32_t at;           /* where the open frame begins */
 	uint64_t slot;         /* of the wheel, absolute; UINT64_MAX: none */
@@ -91,7 +96,9 @@ static void out_put(struct conn *c)
 
 static size_t unsent(const struct conn *c)
 {
-	return c->out ? c->out->b.len - c->sent : 0;
+	size_t n = c->out ? c->out->b.len - c->sent : 0;
+
+	return c->tls ? n + tlsconn_unsent(c->tls) : n;
 }
 
 static void mark_dirty(struct conn *c)
@@ -146,6 +153,9 @@ static void conn_destroy(struct conn *c)
 	list_remove(&c->timer);
 	if (c->out)
 		out_put(c);
+	if (c->tls && !c->broken)
+		tlsconn_end(c->tls, c->fd, &g->sealed);
+	tlsconn_free(c->tls);
 	uv_close((uv_handle_t *)&c->poll, on_closed);
 	close(c->fd);
 	gateway_socket_gone(g);
@@ -168,7 +178,7 @@ static void begin_close(struct conn *c, unsigned code, const char *reason)
 /* Nothing is left to do but to free it. */
 static bool is_over(const struct conn *c)
 {
-	return c->broken || (c->got_close && c->closing && !c->out);
+	return c->broken || (c->got_close && c->closing && !unsent(c));
 }
 
 /* ---- writing ------------------------------------------------------------------ */
@@ -188,37 +198,68 @@ static void poll_again(struct conn *c)
 {
 	int events = c->paused ? 0 : UV_READABLE;
 
-	poll_for(c, c->out && !c->broken ? events | UV_WRITABLE : events);
+	/* What they make TLS itself answer is bounded too. */
+	if (c->tls && (c->tls->eof || tlsconn_unsent(c->tls) > CONN_QUEUE_MAX))
+		events = 0;
+	poll_for(c, unsent(c) && !c->broken ? events | UV_WRITABLE : events);
 }
 
-static void write_out(struct conn *c)
+/* Both: what the socket took, or -1. */
+static ssize_t write_plain(struct conn *c)
 {
-	size_t left = unsent(c);
 	ssize_t n;
 
-	if (c->broken || !left)
-		return;
 	do
-		n = send(c->fd, c->out->b.data + c->sent, left, MSG_NOSIGNAL);
+		n = send(c->fd, c->out->b.data + c->sent, unsent(c), MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
-		c->broken = true;
-		return;
-	}
-	if (n > 0) {
-		metric_add(M_WS_BYTES_OUT, (uint64_t)n);
-		c->sent += (uint32_t)n;
-	}
-	if ((size_t)(n > 0 ? n : 0) == left) {
+	if (n < 0)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+	metric_add(M_WS_BYTES_OUT, (uint64_t)n);
+	c->sent += (uint32_t)n;
+	if (!unsent(c)) {
 		out_put(c);
-		/* Their close frame will not be seen: the end of ours tells them
-		 * to go. */
-		if (c->failed)
-			shutdown(c->fd, SHUT_WR);
 	} else if (c->sent > CONN_QUEUE_MAX) {
 		buf_consume(&c->out->b, c->sent);
 		c->sent = 0;
 	}
+	return n;
+}
+
+static ssize_t write_sealed(struct conn *c)
+{
+	struct buf *b = c->out ? &c->out->b : NULL;
+	ssize_t n = tlsconn_write(c->tls, c->fd, b ? b->data : NULL,
+				  b ? b->len : 0, &c->g->sealed);
+
+	if (b) {
+		metric_add(M_WS_BYTES_OUT, b->len);
+		out_put(c);
+	}
+	return n;
+}
+
+/* Their close frame will not be seen: the end of ours tells them to go. */
+static void end_output(struct conn *c)
+{
+	if (c->tls && !c->tls->shut)
+		tlsconn_end(c->tls, c->fd, &c->g->sealed);
+	if (!unsent(c))
+		shutdown(c->fd, SHUT_WR);
+}
+
+static void write_out(struct conn *c)
+{
+	ssize_t n;
+
+	if (c->broken || !unsent(c))
+		return;
+	n = c->tls ? write_sealed(c) : write_plain(c);
+	if (n < 0) {
+		c->broken = true;
+		return;
+	}
+	if (c->failed && !unsent(c))
+		end_output(c);
 	if (c->paused && n > 0) {
 		/* Also while it stays full: it moves, so it is not stalled. */
 		c->paused = unsent(c) > CONN_QUEUE_LOW;
@@ -338,6 +379,24 @@ static void feed(struct conn *c, uint8_t *p, size_t n)
 	}
 }
 
+static void feed_sealed(struct conn *c, const uint8_t *p, size_t n)
+{
+	struct buf *plain = &c->g->opened;
+	bool good;
+
+	buf_clear(plain);
+	good = tlsconn_open(c->tls, p, n, plain);
+	metric_add(M_WS_BYTES_IN, plain->len);
+	feed(c, plain->data, plain->len);
+	if (!good)
+		write_out(c); /* the alert */
+	/* Who has sent a close frame still gets ours. */
+	if (!good || (c->tls->eof && !c->got_close))
+		c->broken = true;
+	else if (tlsconn_unsent(c->tls))
+		mark_dirty(c);
+}
+
 static void on_readable(struct conn *c)
 {
 	struct gateway *g = c->g;
@@ -350,6 +409,10 @@ static void on_readable(struct conn *c)
 		return;
 	if (n <= 0) {
 		c->broken = true;
+		return;
+	}
+	if (c->tls) {
+		feed_sealed(c, g->read_buf, (size_t)n);
 		return;
 	}
 	metric_add(M_WS_BYTES_IN, (uint64_t)n);
@@ -375,19 +438,19 @@ static void on_poll(uv_poll_t *p, int status, int events)
 
 /* ---- from outside --------------------------------------------------------------- */
 
-void conn_open(struct gateway *g, int fd, int http_fd, enum wire_format format,
-	       const uint8_t *extra, size_t extra_len)
+void conn_open(struct gateway *g, int fd, struct tlsconn *tls,
+	       enum wire_format format, uint8_t *p, size_t n)
 {
 	struct conn *c = xcalloc(1, sizeof *c);
 	int one = 1;
 
-	(void)http_fd;
 	/* The HTTP library left it off.  An ack and a delivery are two small
 	 * writes: the second would wait for the peer's delayed TCP ack. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	c->magic = CONN_MAGIC;
 	c->g = g;
 	c->fd = fd;
+	c->tls = tls;
 	c->text = format == WIRE_JSON;
 	c->slot = UINT64_MAX;
 	list_append(&g->conns, &c->link);
@@ -400,14 +463,13 @@ void conn_open(struct gateway *g, int fd, int http_fd, enum wire_format format,
 	c->poll.data = c;
 	arm(c, due_ms(c));
 	poll_again(c);
-	if (extra_len) {
-		/* The reader unmasks in place: not in the HTTP library's own. */
-		AN(extra_len <= GATEWAY_READ_MAX);
-		memcpy(g->read_buf, extra, extra_len);
-		feed(c, g->read_buf, extra_len);
-		/* Destroyed, if it must be, by the flush of this turn. */
+	metric_add(M_WS_BYTES_IN, n);
+	feed(c, p, n);
+	if (tls && tls->eof && !c->got_close)
+		c->broken = true;
+	/* Destroyed, if it must be, by the flush of this turn. */
+	if (n || tls)
 		mark_dirty(c);
-	}
 	if (g->draining)
 		session_drain(&c->session, rand_below(g->rand, DRAIN_SPREAD_MS));
 }
@@ -482,4 +544,6 @@ void conn_close_all(struct gateway *g)
 		free(o);
 	}
 	g->n_buffers = 0;
+	buf_release(&g->opened);
+	buf_release(&g->sealed);
 }

@@ -11,10 +11,12 @@
 #define CONN_QUEUE_LOW (64u << 10)  /* and goes on below these */
 #define CONN_LINGER_MS 5000         /* our close frame waits so long for theirs */
 
-/* Takes `fd`.  `http_fd` is the number of the descriptor that the HTTP parser had,
- * which finds the TLS bridge; `extra` came after the request. */
-void conn_open(struct gateway *g, int fd, int http_fd, enum wire_format format,
-	       const uint8_t *extra, size_t extra_len);
+struct tlsconn;
+
+/* Takes `fd` and, on a TLS socket, its state; `tls` is NULL on a plain one.  The n
+ * plain bytes at `p` came behind the request; they are unmasked in place. */
+void conn_open(struct gateway *g, int fd, struct tlsconn *tls,
+	       enum wire_format format, uint8_t *p, size_t n);
 /* All output of this turn. */
 void conn_flush_all(struct gateway *g);
 void conn_tick(struct gateway *g, uint64_t now_ms);

@@ -8,7 +8,8 @@
  *   - further calls gather the body; the last one checks the token and calls the
  *     handler, which answers at once or later (the connection is suspended then)
  *   - /v1/stream leaves with MHD_UPGRADE_ACTION_CLOSE: a copy of the descriptor
- *     goes on in conn.c, and MHD keeps nothing
+ *     (with TLS: the client's own, as the bridge ends) goes on in conn.c, and MHD
+ *     keeps nothing
  *
  * The library's timeout is an idle timer: a byte a second holds a head open for
  * ever.  Every connection has an absolute deadline of ours besides, and passing it
@@ -495,17 +496,25 @@ static void on_upgraded(void *cls, struct MHD_Connection *mc, void *con_cls,
 {
 	struct gateway *g = cls;
 	struct http_req *r = con_cls;
+	struct buf in = BUF_INIT;
+	struct tlsconn *tls = NULL;
 	int fd;
 
 	(void)mc;
-	fd = fcntl(sock, F_DUPFD_CLOEXEC, 3);
+	if (extra_len)
+		buf_put(&in, extra, extra_len);
+	if (g->tls)
+		fd = bridge_leave(g, sock, &tls, &in);
+	else
+		fd = fcntl(sock, F_DUPFD_CLOEXEC, 3);
 	if (fd >= 0) {
 		fcntl(fd, F_SETFL, O_NONBLOCK | fcntl(fd, F_GETFL));
-		conn_open(g, fd, sock, (enum wire_format)r->limit,
-			  (const uint8_t *)extra, extra_len);
+		conn_open(g, fd, tls, (enum wire_format)r->limit, in.data,
+			  in.len);
 	} else {
 		metric_add(M_CONNECTS_REFUSED, 1);
 	}
+	buf_release(&in);
 	MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
 	/* MHD closes its copy in the next MHD_run only. */
 	g->http->run_again = true;

@@ -4,6 +4,7 @@
 
 #include "base/conf.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "base/tls.h"
 #include "gateway/admin.h"
 #include "gateway/admit.h"
@@ -49,6 +50,7 @@ struct gateway {
 
 	struct http *http;        /* http.c */
 	struct list bridges;      /* tlsgate.c */
+	struct map bridge_of;     /* the parser's descriptor -> bridge */
 	struct admin *admin;
 
 	/* conn.c */
@@ -59,6 +61,7 @@ struct gateway {
 	struct list wheel[GATEWAY_WHEEL];
 	uint64_t wheel_slot;      /* absolute number of the next slot to look at */
 	uint8_t *read_buf;
+	struct buf opened, sealed; /* of TLS, for the time of one read or write */
 
 	uint32_t n_sockets;       /* accepted and not yet closed */
 	uint64_t started_ms, second_ms;
@@ -86,10 +89,16 @@ uint64_t http_deadline_ms(const struct gateway *g);
 void http_tick(struct gateway *g, uint64_t now_ms);
 uint32_t http_connections(const struct gateway *g);
 
-/* tlsgate.c: TLS in front of the HTTP parser, which gets one end of a socket pair;
- * plain bytes go over it, after an upgrade too. */
+/* tlsgate.c: TLS in front of the HTTP parser, which gets one end of a socket pair
+ * for the plain bytes. */
 void bridge_open(struct gateway *g, int fd, const struct sockaddr *addr,
 		 socklen_t len);
+/* The client whose parser's descriptor is `http_fd` has upgraded: the pair goes, the
+ * client's socket is returned with the TLS state, and what the client has sent
+ * behind its request is appended to `in`.  -1: it is gone. */
+struct tlsconn;
+int bridge_leave(struct gateway *g, int http_fd, struct tlsconn **tls,
+		 struct buf *in);
 void bridge_tick(struct gateway *g, uint64_t now_ms);
 void bridge_close_all(struct gateway *g);
 

@@ -1,16 +1,19 @@
 /* TLS in front of everything that speaks plain: the HTTP parser gets one end of a
  * socket pair, and bytes are pumped between its other end and the client.
  *
- *	client == fd: TLS == bridge == inner, plain == HTTP parser, later conn.c
+ *	client == fd: TLS == bridge == pair, plain == HTTP parser
+ *	client == fd: TLS == conn.c                       after an upgrade
  *
  * The pair is made when the handshake is over, so those who never finish one cost
- * the parser nothing.  Each direction reads no further while its queue is above
- * BRIDGE_QUEUE_MAX; an idle bridge owns no buffer. */
+ * the parser nothing, and ends with the upgrade (bridge_leave).  Each direction
+ * reads no further while its queue is above BRIDGE_QUEUE_MAX; an idle bridge owns no
+ * buffer. */
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
 #include "base/metric.h"
 #include "gateway/impl.h"
+#include "gateway/tlsconn.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -34,6 +37,7 @@ struct bridge {
 	struct gateway *g;
 	struct tls *tls;
 	struct side net, app;
+	int http_fd;             /* the parser's end; -1: none yet */
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
 	uint64_t deadline_ms;    /* UINT64_MAX: none */
@@ -55,15 +59,24 @@ static void on_closed(uv_handle_t *h)
 		free(b);
 }
 
-static void side_close(struct side *s)
+/* Without its descriptor, which goes on elsewhere. */
+static void side_release(struct side *s)
 {
 	if (s->fd < 0)
 		return;
 	uv_poll_stop(&s->poll);
 	uv_close((uv_handle_t *)&s->poll, on_closed);
-	close(s->fd);
 	s->fd = -1;
 	buf_release(&s->out);
+}
+
+static void side_close(struct side *s)
+{
+	int fd = s->fd;
+
+	side_release(s);
+	if (fd >= 0)
+		close(fd);
 }
 
 static void uncount(struct bridge *b)
@@ -80,6 +93,10 @@ static void bridge_close(struct bridge *b)
 	b->closing = true;
 	uncount(b);
 	list_remove(&b->link);
+	/* The number may be another one's by now. */
+	if (b->http_fd >= 0 &&
+	    map_get(&b->g->bridge_of, (uint64_t)b->http_fd) == b)
+		map_del(&b->g->bridge_of, (uint64_t)b->http_fd);
 	tls_free(b->tls);
 	b->tls = NULL;
 	side_close(&b->net);
@@ -180,6 +197,8 @@ static bool hand_over(struct bridge *b)
 		return false;
 	}
 	side_open(&b->app, b, pair[0]);
+	b->http_fd = pair[1];
+	map_put(&b->g->bridge_of, (uint64_t)pair[1], b);
 	b->deadline_ms = UINT64_MAX;
 	uncount(b);
 	http_take(b->g, pair[1], (struct sockaddr *)&b->addr, b->addr_len);
@@ -260,7 +279,7 @@ void bridge_open(struct gateway *g, int fd, const struct sockaddr *addr,
 	struct err e = { 0 };
 
 	b->g = g;
-	b->app.fd = -1;
+	b->app.fd = b->http_fd = -1;
 	if (tls_new(&b->tls, g->tls, NULL, &e)) {
 		log_event(LOG_WARN, "accept", "error=%s", log_quote(e.msg));
 		metric_add(M_CONNECTS_REFUSED, 1);
@@ -279,6 +298,52 @@ void bridge_open(struct gateway *g, int fd, const struct sockaddr *addr,
 	side_poll(&b->net, true, on_net);
 }
 
+/* What the parser has written comes first: its 101. */
+static bool seal_rest(struct bridge *b)
+{
+	struct err e = { 0 };
+	ssize_t n;
+
+	while ((n = recv(b->app.fd, b->g->read_buf, GATEWAY_READ_MAX, 0)) > 0)
+		if (tls_write(b->tls, b->g->read_buf, (size_t)n, &b->net.out,
+			      &e))
+			return false;
+	return true;
+}
+
+/* Frames on their way to the parser, in their order: what it has read is in `in`. */
+static void take_back(struct bridge *b, struct buf *in)
+{
+	ssize_t n;
+
+	while ((n = recv(b->http_fd, buf_reserve(in, GATEWAY_READ_MAX),
+			 GATEWAY_READ_MAX, MSG_DONTWAIT)) > 0)
+		in->len += (size_t)n;
+	buf_put(in, b->app.out.data, b->app.out.len);
+}
+
+int bridge_leave(struct gateway *g, int http_fd, struct tlsconn **tls,
+		 struct buf *in)
+{
+	struct bridge *b = map_get(&g->bridge_of, (uint64_t)http_fd);
+	int fd;
+
+	if (!b || b->failed || b->shut)
+		return -1;
+	if (!seal_rest(b)) {
+		bridge_close(b);
+		return -1;
+	}
+	take_back(b, in);
+	*tls = tlsconn_new(b->tls, &b->net.out);
+	(*tls)->eof = b->net.eof;
+	b->tls = NULL;
+	fd = b->net.fd;
+	side_release(&b->net);
+	bridge_close(b);
+	return fd;
+}
+
 void bridge_tick(struct gateway *g, uint64_t now_ms)
 {
 	LIST_FOREACH_SAFE(l, &g->bridges)
@@ -294,4 +359,5 @@ void bridge_close_all(struct gateway *g)
 {
 	while (!list_empty(&g->bridges))
 		bridge_close(container_of(g->bridges.next, struct bridge, link));
+	map_release(&g->bridge_of);
 }

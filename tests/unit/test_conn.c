@@ -31,14 +31,14 @@ void gateway_socket_gone(struct gateway *g)
 	g->n_sockets--;
 }
 
-static void open_with(struct bench *b, const void *extra, size_t n)
+static void open_with(struct bench *b, void *extra, size_t n)
 {
 	int fds[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds),
 			 0);
 	b->fd = fds[0];
-	conn_open(&b->g, fds[1], -1, WIRE_CBOR, extra, n);
+	conn_open(&b->g, fds[1], NULL, WIRE_CBOR, extra, n);
 	ws_reader_init(&b->reader, false, 1u << 20);
 }
 
