@@ -34,7 +34,11 @@ static void on_stopped(struct device *d, const char *reason)
 			 d->account, d->device, reason);
 		return;
 	}
-	/* Two connections of one device raced; its owner looks at it again. */
+	/* It has no other connection than dead ones of its own, and only clocks
+	 * that disagree by an hour may make one of these look newer. */
+	if (!d->run->p.weight[FAULT_CLOCK])
+		run_fail(d->run, "device %u.%u lost its connection to an older "
+				 "one", d->account_i, d->number);
 	d->elsewhere++;
 	d->run->elsewhere++;
 	w = xmalloc(sizeof *w);
