@@ -168,6 +168,41 @@ static void followers_check(struct shard *s)
 	}
 }
 
+/* Who waits here is told, and followers look for the next leader. */
+static void drop_all(struct shard *s)
+{
+	/* What was proposed may still commit under the next leader. */
+	while (s->fly_n) {
+		batch_fail(s, &s->inflight[s->fly_head], ERR_UNKNOWN_OUTCOME);
+		s->fly_head = (s->fly_head + 1) % SHARD_INFLIGHT_MAX;
+		s->fly_n--;
+	}
+	batch_fail(s, &s->forming, ERR_NOT_LEADER);
+	for (;;) {
+		struct follower *f = NULL;
+
+		MAP_FOREACH(slot, &s->followers)
+		{
+			f = slot->val;
+			break;
+		}
+		if (!f)
+			break;
+		follower_end(s->node, f, ERR_NOT_LEADER);
+		follower_drop(s, f);
+	}
+}
+
+/* Damage stops this replica, not the node; nothing is cut. */
+static void shard_faulty(struct shard *s, const struct err *why)
+{
+	s->faulty = true;
+	s->deadline_ms = UINT64_MAX;
+	snprintf(s->why, sizeof s->why, "%.*s", (int)sizeof s->why - 1, why->msg);
+	log_event(LOG_ERROR, "shard_faulty", "shard=%u why=%s", s->id,
+		  log_quote(why->msg));
+}
+
 static void on_apply(void *arg, struct entry *e)
 {
 	struct shard *s = arg;
@@ -177,7 +212,7 @@ static void on_apply(void *arg, struct entry *e)
 	unsigned count = 0, i;
 	int rv;
 
-	if (n->dead)
+	if (n->dead || s->faulty)
 		return;
 	switch (entry_payload(e)[0]) {
 	case GROUP_COMMAND:
@@ -196,6 +231,15 @@ static void on_apply(void *arg, struct entry *e)
 			     "shard %u index %" PRIu64 ": unknown entry type %d",
 			     s->id, e->index, entry_payload(e)[0]);
 		break;
+	}
+	if (rv == ERR_DAMAGED) {
+		/* The record of a dedupe row is not readable.  What apply did to
+		 * rows stays in memory: a faulty shard makes no checkpoint. */
+		shard_faulty(s, &err);
+		s->role = GROUP_FOLLOWER;
+		s->leader = 0;
+		drop_all(s);
+		return;
 	}
 	if (rv) {
 		node_fatal(n, &err);
@@ -239,6 +283,8 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 	struct shard *s = arg;
 	bool led = s->role == GROUP_LEADER;
 
+	if (s->faulty)
+		return;
 	if (s->leader != leader || s->role != role)
 		log_event(LOG_INFO, "shard_state",
 			  "shard=%u role=%s term=%" PRIu64 " leader=%" PRIu64,
@@ -254,29 +300,8 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 	s->role = role;
 	s->term = term;
 	s->leader = leader;
-	if (!led || role == GROUP_LEADER)
-		return;
-	/* What was proposed may still commit under the next leader. */
-	while (s->fly_n) {
-		batch_fail(s, &s->inflight[s->fly_head], ERR_UNKNOWN_OUTCOME);
-		s->fly_head = (s->fly_head + 1) % SHARD_INFLIGHT_MAX;
-		s->fly_n--;
-	}
-	batch_fail(s, &s->forming, ERR_NOT_LEADER);
-	/* Followers look for the next leader. */
-	for (;;) {
-		struct follower *f = NULL;
-
-		MAP_FOREACH(slot, &s->followers)
-		{
-			f = slot->val;
-			break;
-		}
-		if (!f)
-			break;
-		follower_end(s->node, f, ERR_NOT_LEADER);
-		follower_drop(s, f);
-	}
+	if (led && role != GROUP_LEADER)
+		drop_all(s);
 }
 
 static const struct group_ops shard_group_ops = { on_apply, on_state };
@@ -693,13 +718,7 @@ int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
 		rv = open_group(s, &why);
 	}
 	if (rv == ERR_DAMAGED || rv == ERR_FAULTY || rv == ERR_CHECKSUM) {
-		/* Damage stops this replica, not the node; nothing is cut. */
-		s->faulty = true;
-		s->deadline_ms = UINT64_MAX;
-		snprintf(s->why, sizeof s->why, "%.*s",
-			 (int)sizeof s->why - 1, why.msg);
-		log_event(LOG_ERROR, "shard_faulty", "shard=%u why=%s", id,
-			  log_quote(why.msg));
+		shard_faulty(s, &why);
 		return 0;
 	}
 	if (rv) {

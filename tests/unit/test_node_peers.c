@@ -119,9 +119,12 @@ static int propose(const struct cmd *cmd)
 
 static struct cmd a_send(uint64_t seq)
 {
-	static const uint8_t body[3000];
+	static uint8_t body[3000];
 	struct cmd c = { .type = CMD_SEND };
+	struct rand r;
 
+	rand_seeded(&r, 1); /* nothing for LZ4 */
+	rand_fill(&r, body, sizeof body);
 	c.send = (struct cmd_send){ .to = ACCOUNT, .from = SENDER, .device = 1,
 				    .cls = 1, .seq = seq, .after = seq - 1,
 				    .body = body, .body_len = sizeof body };
@@ -318,6 +321,38 @@ static void test_a_malformed_command_is_not_proposed(void **state)
 	send_one(1);
 }
 
+/* A retry whose first record lies in a damaged segment: that shard stops on this
+ * node, and says why; the node lives. */
+static void test_damage_met_by_apply_stops_the_shard_only(void **state)
+{
+	struct node_shard_info info;
+	struct cmd c = a_send(40);
+	uint64_t seq, off;
+
+	(void)state;
+	subscribe(1000);
+	for (seq = 1; seq <= 100; seq++)
+		send_one(seq);
+	assert_int_equal(t->last_n, 100);
+	/* Frames 30 to 50 or so of a sealed segment, which nobody has in memory. */
+	for (off = 100000; off < 160000; off += 1500)
+		assert_true(disk_sim_flip(t->world.nodes[1].medium,
+					  "shards/0000-1/seg/0000000000000000.0.seg",
+					  off, 3));
+	c.send.body_len = 10;
+	assert_int_equal(propose(&c), ERR_UNKNOWN_OUTCOME);
+	assert_true(world_up(&t->world, 1));
+	node_shard_info(t->node, 0, &info);
+	assert_true(info.faulty);
+	assert_non_null(strstr(info.why, "damaged"));
+	assert_false(node_ready(t->node));
+	assert_int_equal(t->ends, 1); /* the peer's device looks elsewhere */
+	c = a_send(101);
+	assert_int_not_equal(propose(&c), 0);
+	run(30000000); /* no checkpoint, no timer, no end */
+	assert_true(world_up(&t->world, 1));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -328,6 +363,7 @@ int main(void)
 		T(the_window_holds_through_it),
 		T(pages_leave_room_for_what_is_small),
 		T(a_malformed_command_is_not_proposed),
+		T(damage_met_by_apply_stops_the_shard_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
