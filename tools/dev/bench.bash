@@ -17,6 +17,10 @@ lock() {
 	exec 9>"$DIR.lock"
 	flock -n 9 || die "another run uses $DIR: wait, or set QUIPU_BENCH_DIR and" \
 		"QUIPU_BENCH_PORT"
+	# Copies: whoever builds meanwhile does not take them away from a restart.
+	mkdir -p "$DIR.bin"
+	cp "$B/quipud" "$B/quipu-bench" "$DIR.bin/" || die "not built: make"
+	B=$DIR.bin
 }
 
 cluster_new() {
