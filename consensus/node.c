@@ -249,26 +249,31 @@ uint32_t node_shard_of(const struct node *n, uint64_t id)
 	return n->slots[xxh3(&id, 8) % SLOTS];
 }
 
-void node_slots_load(struct node *n)
+static int slots_load(struct node *n, struct err *e)
 {
 	uint32_t len, i;
 	const uint8_t *row = row_get(n->shards[0].store, T_META, "slots", 5,
 				     &len);
-	struct err e = { 0 };
 
 	if (!row)
-		return;
-	if (get_u32(row + 4) != n->n_shards) {
-		err_set(&e, ERR_CONFIG,
-			"this cluster was made with %u shards, the "
-			"configuration says %u",
-			get_u32(row + 4), n->n_shards);
-		node_fatal(n, &e);
-		return;
-	}
+		return 0;
+	if (get_u32(row + 4) != n->n_shards)
+		return err_set(e, ERR_CONFIG,
+			       "this cluster was made with %u shards, the "
+			       "configuration (shards.count) says %u",
+			       get_u32(row + 4), n->n_shards);
 	n->slots_epoch = get_u32(row);
 	for (i = 0; i < SLOTS; i++)
 		n->slots[i] = get_u16(row + 8 + 2 * i);
+	return 0;
+}
+
+void node_slots_load(struct node *n)
+{
+	struct err e = { 0 };
+
+	if (slots_load(n, &e))
+		node_fatal(n, &e);
 }
 
 static void meta_init_done(struct node_call *c, int status,
@@ -566,6 +571,9 @@ static int open_shards(struct node *n, struct err *e)
 		return rv;
 	for (i = 0; i < n->n_shards; i++) {
 		rv = shard_open(&n->shards[i], n, i, e);
+		/* Before a shard too many is made. */
+		if (!rv && i == 0 && !n->shards[0].faulty)
+			rv = slots_load(n, e);
 		if (rv) {
 			n->n_shards = i + 1;
 			return rv;
@@ -621,10 +629,8 @@ int node_open(struct node **out, const struct node_config *cfg,
 	if (cfg->n_members > 1)
 		for (i = 0; i < n->n_shards; i++)
 			journal_hold(n->journal, i, 0);
-	if (!n->shards[0].faulty)
-		node_slots_load(n);
 	*out = n;
-	return n->dead ? ERR_CONFIG : 0;
+	return 0;
 }
 
 void node_close(struct node *n)

@@ -66,13 +66,16 @@ static void notify(const char *state)
 }
 
 /* A failed write or sync, or a log that this version cannot apply: what memory
- * holds may not be what the disk holds, so there is nothing to save. */
+ * holds may not be what the disk holds, so there is nothing to save.  A configuration
+ * that the log contradicts, found only now (a node that begins empty): likewise. */
 static void on_fatal(void *arg, const struct err *e)
 {
+	bool config = e->code == ERR_CONFIG;
+
 	(void)arg;
-	fprintf(stderr, "quipud: fatal: %s\n", e->msg);
+	fprintf(stderr, "quipud: %s%s\n", config ? "" : "fatal: ", e->msg);
 	fflush(stderr);
-	_exit(3);
+	_exit(config ? 1 : 3);
 }
 
 /* ---- loop ------------------------------------------------------------------- */

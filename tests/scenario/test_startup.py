@@ -173,9 +173,27 @@ def test_the_folder_of_another_node(used):
 
 
 def test_the_number_of_shards_is_fixed(used):
-    text = refused([*used.args, "--set", "shards.count=32"], 3)
-    assert "16" in text and "32" in text
+    locks = "lock", "admin.sock", "state.mdb-lock"
+    before = digest(used.data, locks)
+    for count in (32, 8):
+        text = refused([*used.args, "--set", f"shards.count={count}"])
+        assert "with 16 shards" in text and f"says {count}" in text
+    assert len(list((used.data / "shards").iterdir())) == 16
+    assert digest(used.data, locks) == before
     used.check()
+
+
+def test_the_number_of_shards_is_fixed_before_the_first_checkpoint(folder):
+    node = Node(folder / "data").start()
+    account, _ = node.account()
+    node.kill()     # all is in the journal only
+    for count in (32, 8):
+        text = refused([*node.args, "--set", f"shards.count={count}"])
+        assert "with 16 shards" in text and f"says {count}" in text
+    node.start()
+    assert node.admin("status")["shards"] == 16
+    assert node.token(account, 1)
+    node.stop()
 
 
 def test_a_key_that_others_can_read(used):
