@@ -85,7 +85,7 @@ void frame_iter_init(struct frame_iter *it, const struct frame *f,
 {
 	it->f = f;
 	it->p = raw->data;
-	it->end = raw->data + raw->len;
+	it->end = raw->len ? raw->data + raw->len : raw->data; /* or null */
 	it->lamport = f->lamport_first;
 	it->i = 0;
 }
