@@ -1,9 +1,12 @@
 /* A client's WebSocket on a real socket pair and a real loop, the node and the
- * clock being the test's: framing, control frames, closing, slow readers, timers. */
+ * clock being the test's: framing, control frames, closing, slow readers, timers.
+ * Every test runs over plain bytes and over TLS. */
 #include "tests/unit/session_world.h"
 #include "base/alloc.h"
 #include "base/wsframe.h"
 #include "gateway/conn.h"
+#include "gateway/tlsconn.h"
+#include "tests/lib/certs.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +16,8 @@ struct bench {
 	uv_loop_t loop;
 	struct gateway g;
 	int fd;                /* the client's end */
+	bool secure, notified; /* TLS; their close_notify has come */
+	struct tls *tls;
 	struct ws_reader reader;
 	struct buf in;         /* read and not yet looked at */
 	size_t looked;
@@ -31,15 +36,88 @@ void gateway_socket_gone(struct gateway *g)
 	g->n_sockets--;
 }
 
+/* ---- TLS ------------------------------------------------------------------------- */
+
+static struct tls_ctx *server_ctx, *client_ctx;
+
+/* In memory; what the server says last goes out with the first bytes. */
+static struct tlsconn *shake(struct bench *b)
+{
+	struct buf up = BUF_INIT, down = BUF_INIT, none = BUF_INIT;
+	struct tls *server;
+	struct tlsconn *t;
+	struct err e;
+
+	tls_free(b->tls);
+	assert_int_equal(tls_new(&server, server_ctx, NULL, &e), 0);
+	assert_int_equal(tls_new(&b->tls, client_ctx, "localhost", &e), 0);
+	assert_int_equal(tls_start(b->tls, &up, &e), 0);
+	while (up.len) {
+		buf_clear(&down);
+		assert_int_equal(tls_feed(server, up.data, up.len, &none, &down,
+					  &e), 0);
+		buf_clear(&up);
+		if (tls_is_up(b->tls))
+			break;
+		assert_int_equal(tls_feed(b->tls, down.data, down.len, &none,
+					  &up, &e), 0);
+	}
+	assert_true(tls_is_up(server) && tls_is_up(b->tls));
+	assert_int_equal(tls_write(server, "101", 3, &down, &e), 0);
+	t = tlsconn_new(server, &down);
+	buf_release(&up);
+	buf_release(&none);
+	return t;
+}
+
+static int make_contexts(void **state)
+{
+	char dir[256], ca[300], cert[300], key[300];
+	struct tls_files files = { .ca = ca, .cert = cert, .key = key };
+	struct err e;
+
+	(void)state;
+	certs_dir(dir, sizeof dir);
+	certs_ca(dir, "ca");
+	certs_leaf(dir, "ca", "web", "localhost", NULL, 10);
+	snprintf(ca, sizeof ca, "%s/ca.crt", dir);
+	snprintf(cert, sizeof cert, "%s/web.crt", dir);
+	snprintf(key, sizeof key, "%s/web.key", dir);
+	assert_int_equal(tls_ctx_new(&server_ctx, TLS_SERVER, &files, &e), 0);
+	assert_int_equal(tls_ctx_new(&client_ctx, TLS_CLIENT, &files, &e), 0);
+	certs_remove(dir);
+	return 0;
+}
+
+static int drop_contexts(void **state)
+{
+	(void)state;
+	tls_ctx_free(server_ctx);
+	tls_ctx_free(client_ctx);
+	return 0;
+}
+
+static bool take(struct bench *b);
+
 static void open_with(struct bench *b, void *extra, size_t n)
 {
+	struct tlsconn *t = b->secure ? shake(b) : NULL;
 	int fds[2];
 
+	b->notified = false;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds),
 			 0);
 	b->fd = fds[0];
-	conn_open(&b->g, fds[1], NULL, WIRE_CBOR, extra, n);
+	conn_open(&b->g, fds[1], t, WIRE_CBOR, extra, n);
 	ws_reader_init(&b->reader, false, 1u << 20);
+	if (t) {
+		/* As the HTTP parser's answer, before all else. */
+		conn_flush_all(&b->g);
+		take(b);
+		assert_true(b->in.len >= 3);
+		assert_memory_equal(b->in.data, "101", 3);
+		buf_consume(&b->in, 3);
+	}
 }
 
 static int setup(void **state)
@@ -74,6 +152,13 @@ static int setup(void **state)
 	return 0;
 }
 
+static int setup_secure(void **state)
+{
+	setup(state);
+	((struct bench *)*state)->secure = true;
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	struct bench *b = *state;
@@ -90,6 +175,7 @@ static int teardown(void **state)
 	ws_reader_release(&b->reader);
 	buf_release(&b->in);
 	free(b->g.read_buf);
+	tls_free(b->tls);
 	if (b->fd >= 0)
 		close(b->fd);
 	free(b);
@@ -125,9 +211,23 @@ static void wait_ms(struct bench *b, uint64_t ms)
 
 static const uint8_t mask[4] = { 1, 2, 3, 4 };
 
-static void put(struct bench *b, const void *p, size_t n)
+static void put_raw(struct bench *b, const void *p, size_t n)
 {
 	assert_int_equal(send(b->fd, p, n, MSG_NOSIGNAL), n);
+}
+
+static void put(struct bench *b, const void *p, size_t n)
+{
+	struct buf sealed = BUF_INIT;
+	struct err e;
+
+	if (!b->secure) {
+		put_raw(b, p, n);
+		return;
+	}
+	assert_int_equal(tls_write(b->tls, p, n, &sealed, &e), 0);
+	put_raw(b, sealed.data, sealed.len);
+	buf_release(&sealed);
 }
 
 static void put_frame(struct bench *b, enum ws_op op, const void *p, size_t n)
@@ -166,10 +266,23 @@ static void sub_start(struct bench *b, uint64_t end)
 /* All that the socket holds; false at its end. */
 static bool take(struct bench *b)
 {
+	static uint8_t raw[65536];
+	struct buf none = BUF_INIT;
+	struct err e;
 	ssize_t n;
+	int rv;
 
-	while ((n = read(b->fd, buf_reserve(&b->in, 65536), 65536)) > 0)
-		b->in.len += (size_t)n;
+	while ((n = read(b->fd, raw, sizeof raw)) > 0) {
+		if (!b->secure) {
+			buf_put(&b->in, raw, (size_t)n);
+			continue;
+		}
+		assert_false(b->notified);
+		rv = tls_feed(b->tls, raw, (size_t)n, &b->in, &none, &e);
+		b->notified = rv == ERR_CLOSED;
+		assert_true(rv == 0 || b->notified);
+	}
+	buf_release(&none);
 	return n != 0;
 }
 
@@ -313,6 +426,7 @@ static void a_close_of_the_peer_is_echoed_and_over(void **state)
 	expect_closed(b, 4000);
 	assert_null(b->w.sub);
 	expect_eof(b);
+	assert_int_equal(b->notified, b->secure);
 }
 
 static void our_close_waits_for_theirs(void **state)
@@ -461,7 +575,82 @@ static void who_does_not_read_at_all_is_let_go(void **state)
 	assert_int_equal(b->g.n_sockets, 0);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+/* ---- TLS only ------------------------------------------------------------------------- */
+
+static void noise_is_answered_with_an_alert(void **state)
+{
+	struct bench *b = *state;
+	struct buf none = BUF_INIT;
+	uint8_t raw[256];
+	struct err e;
+	ssize_t n;
+
+	live(b);
+	put_raw(b, "no record of TLS", 16);
+	turns(b);
+	assert_int_equal(b->g.n_sockets, 0);
+	assert_null(b->w.sub);
+	n = read(b->fd, raw, sizeof raw);
+	assert_true(n > 0);
+	assert_int_equal(tls_feed(b->tls, raw, (size_t)n, &b->in, &none, &e),
+			 ERR_TLS);
+	buf_release(&none);
+}
+
+/* A record that was changed on its way. */
+static void a_forged_record_ends_it(void **state)
+{
+	struct bench *b = *state;
+	struct buf sealed = BUF_INIT;
+	struct err e;
+
+	live(b);
+	assert_int_equal(tls_write(b->tls, "x", 1, &sealed, &e), 0);
+	sealed.data[sealed.len - 1] ^= 1;
+	put_raw(b, sealed.data, sealed.len);
+	buf_release(&sealed);
+	turns(b);
+	assert_int_equal(b->g.n_sockets, 0);
+}
+
+static void put_notify(struct bench *b, struct buf *sealed)
+{
+	tls_close(b->tls, sealed);
+	put_raw(b, sealed->data, sealed->len);
+	buf_release(sealed);
+}
+
+static void their_close_notify_is_the_end(void **state)
+{
+	struct bench *b = *state;
+	struct buf sealed = BUF_INIT;
+
+	live(b);
+	put_notify(b, &sealed);
+	turns(b);
+	assert_null(b->w.sub);
+	assert_int_equal(b->g.n_sockets, 0);
+}
+
+static void a_close_frame_before_it_is_answered(void **state)
+{
+	struct bench *b = *state;
+	struct buf frame = BUF_INIT, sealed = BUF_INIT;
+	struct err e;
+
+	live(b);
+	ws_frame(&frame, WS_CLOSE, "\x0f\xa0", 2, mask);
+	assert_int_equal(tls_write(b->tls, frame.data, frame.len, &sealed, &e), 0);
+	put_notify(b, &sealed);
+	expect_closed(b, 4000);
+	expect_eof(b);
+	assert_true(b->notified);
+	buf_release(&frame);
+}
+
+#define PLAIN(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define SECURE(f) { #f ", TLS", f, setup_secure, teardown, NULL }
+#define T(f) PLAIN(f), SECURE(f)
 
 int main(void)
 {
@@ -479,7 +668,11 @@ int main(void)
 		T(idle_connections_hold_no_buffer),
 		T(a_slow_reader_pauses_the_log_and_loses_nothing),
 		T(who_does_not_read_at_all_is_let_go),
+		SECURE(noise_is_answered_with_an_alert),
+		SECURE(a_forged_record_ends_it),
+		SECURE(their_close_notify_is_the_end),
+		SECURE(a_close_frame_before_it_is_answered),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, make_contexts, drop_contexts);
 }
