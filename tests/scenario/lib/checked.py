@@ -36,8 +36,6 @@ def begin():
                              "handle_abort=1")):
         given = os.environ.get(name)
         os.environ[name] = ":".join(x for x in (given, more, ours) if x)
-    # A map of its real size is more address space than these builds have.
-    os.environ["QUIPU_SMALL_MAPS"] = "1"
 
 
 def look():
