@@ -15,6 +15,7 @@
 #define HANDOVER_RETRY_MS 5000
 #define STOP_MAX_MS 5000
 #define HOLDS_MS 1000
+#define DISK_LOOK_MS 200
 #define TURN_ROUNDS_MAX 16
 #define TURN_APPLY_MAX (8u << 20) /* bytes; then sockets and timers have a look:
 			       a node that replays must not fall silent */
@@ -368,6 +369,25 @@ static void leaders_give_up(struct node *n, uint64_t now_ms)
 	}
 }
 
+/* In time: what is under way is written without asking. */
+static void disk_look(struct node *n, uint64_t now_ms)
+{
+	uint64_t left, total, reserve;
+	bool low;
+
+	if (now_ms < n->disk_ms)
+		return;
+	n->disk_ms = now_ms + DISK_LOOK_MS;
+	if (n->env.disk->ops->space(n->env.disk, &left, &total, NULL))
+		return;
+	reserve = total / 50 < NODE_DISK_RESERVE ? total / 50 : NODE_DISK_RESERVE;
+	low = left < (n->disk_low ? 2 * reserve : reserve);
+	if (low != n->disk_low)
+		log_event(low ? LOG_WARN : LOG_INFO, low ? "disk_low" : "disk_ok",
+			  "free=%" PRIu64 " total=%" PRIu64, left, total);
+	n->disk_low = low;
+}
+
 /* Followers that found their peer's link too full have nobody else to wake them:
  * what they were sent may be acknowledged already. */
 static void backlog_look(struct node *n)
@@ -523,6 +543,7 @@ void node_tick(struct node *n)
 		if (n->stopping && n->cfg.n_members > 1)
 			leaders_give_up(n, now_ms); /* who was behind */
 		holds(n, now_ms);
+		disk_look(n, now_ms);
 		backlog_look(n);
 		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
 			void (*done)(void *) = n->stop_done;

@@ -21,6 +21,10 @@
 #define NODE_CALLS_MAX 65536  /* calls in flight through one node; then busy */
 #define NODE_SUBS_MAX 262144  /* subscriptions served by one node */
 #define SLOTS 16384
+/* With less than this free on the disk (or 2 % of it, if that is less) the shards led
+ * here take no sends: a full disk ends the process, so acks, checkpoints and what is
+ * under way must find room.  Twice as much and they take them again. */
+#define NODE_DISK_RESERVE (64u << 20)
 
 struct node;
 

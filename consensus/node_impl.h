@@ -48,13 +48,14 @@ struct node {
 	uint64_t turn_applied; /* bytes of entries in this turn */
 	uint64_t tick_ms;   /* next housekeeping */
 	uint32_t ckpt_shard; /* running, UINT32_MAX: none */
-	uint64_t handover_ms, holds_ms;
+	uint64_t handover_ms, holds_ms, disk_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
 	bool leaving[NET_NODE_MAX]; /* it stops: no leadership for it */
 	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
 	bool stopping, dead;
 	bool deaf;          /* about to end: takes no messages any more */
 	bool woken;         /* something was asked for since the last turn */
+	bool disk_low;      /* below NODE_DISK_RESERVE: no sends */
 	bool backlogged;    /* followers of a peer wait for its link to drain */
 	void (*stop_done)(void *arg);
 	void *stop_arg;

@@ -103,7 +103,8 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 		return ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER || s->node->stopping)
 		return ERR_NOT_LEADER;
-	if (store_full(s->store))
+	if (store_full(s->store) ||
+	    (s->node->disk_low && decoded.type == CMD_SEND))
 		return ERR_BUSY;
 	if (!batch_has_room(s, len)) {
 		batch_submit(s);

@@ -321,6 +321,33 @@ static void test_a_malformed_command_is_not_proposed(void **state)
 	send_one(1);
 }
 
+static void test_a_disk_that_is_nearly_full_takes_no_sends(void **state)
+{
+	struct cmd c = a_send(2), cursor = { .type = CMD_CURSOR, .account = ACCOUNT,
+					     .device = 1, .cursor = 1 };
+	struct disk_sim *medium = t->world.nodes[1].medium;
+	struct disk_sim_stats st;
+
+	(void)state;
+	send_one(1);
+	disk_sim_stats(medium, &st);
+	/* 2 % of it is left, less a page. */
+	disk_sim_set_total(medium, st.used_bytes + st.used_bytes / 49 - 8192);
+	run(1000000);
+	assert_int_equal(propose(&c), ERR_BUSY);
+	/* What makes room goes on. */
+	assert_int_equal(propose(&cursor), 0);
+	assert_int_equal(t->result.status, ST_OK);
+	/* A little more is not enough to begin again; this is: */
+	disk_sim_set_total(medium, st.used_bytes + st.used_bytes / 40);
+	run(1000000);
+	assert_int_equal(propose(&c), ERR_BUSY);
+	disk_sim_set_total(medium, st.used_bytes * 2);
+	run(1000000);
+	send_one(2);
+	assert_true(world_up(&t->world, 1));
+}
+
 /* A retry whose first record lies in a damaged segment: that shard stops on this
  * node, and says why; the node lives. */
 static void test_damage_met_by_apply_stops_the_shard_only(void **state)
@@ -363,6 +390,7 @@ int main(void)
 		T(the_window_holds_through_it),
 		T(pages_leave_room_for_what_is_small),
 		T(a_malformed_command_is_not_proposed),
+		T(a_disk_that_is_nearly_full_takes_no_sends),
 		T(damage_met_by_apply_stops_the_shard_only),
 	};
 
