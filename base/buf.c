@@ -23,7 +23,7 @@ uint8_t *buf_reserve(struct buf *b, size_t n)
 		b->data = xrealloc(b->data, cap);
 		b->cap = cap;
 	}
-	return b->data + b->len;
+	return b->len ? b->data + b->len : b->data; /* null when nothing was asked */
 }
 
 uint8_t *buf_extend(struct buf *b, size_t n)
