@@ -94,11 +94,14 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 	struct taking t = take_begin(j, records, small);
 	struct journal_req **pp = &j->q_head;
 	uint64_t behind[JOURNAL_SHARDS_MAX / 64] = { 0 }; /* bits of shards */
-	uint64_t room;
+	uint64_t room, for_votes;
 
 	if (j->cur == JOURNAL_NO_FILE)
 		return 0;
 	room = j->cfg.file_size - j->cur_off;
+	/* Votes, a page each, leave the end to marks, which free files. */
+	for_votes = room > j->cfg.file_size / 8 ? room - j->cfg.file_size / 8
+						: 0;
 	while (*pp) {
 		const struct journal_req *r = *pp;
 		uint64_t bit = 1ull << (r->shard & 63);
@@ -111,7 +114,7 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 		/* Each with a row of its own, at the worst. */
 		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
 					     (*records + 2u) * JG_ROW >
-				     room) {
+				     (r->has_mark ? room : for_votes)) {
 			behind[r->shard / 64] |= bit;
 			pp = &jreq_priv(*pp)->next;
 		} else {
