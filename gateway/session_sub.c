@@ -240,6 +240,8 @@ static void on_start(struct node_sub *sub, const struct result *r)
 
 /* ---- records ----------------------------------------------------------------------------- */
 
+static void on_end(struct node_sub *sub, int why);
+
 static void on_record(struct node_sub *sub, const struct record *r)
 {
 	struct session *s = sub->arg;
@@ -247,6 +249,16 @@ static void on_record(struct node_sub *sub, const struct record *r)
 
 	if (r->n < s->next_n)
 		return;
+	if (r->n > s->next_n) {
+		/* A device must never be given silence for a record: its next
+		 * recv would acknowledge what it has not seen. */
+		log_event(LOG_ERROR, "inbox_gap",
+			  "account=%016" PRIx64 " wanted=%" PRIu64 " got=%" PRIu64,
+			  s->account, s->next_n, r->n);
+		sub_stop(s);
+		on_end(sub, ERR_UNAVAILABLE);
+		return;
+	}
 	s->next_n = r->n + 1;
 	if (r->n > s->end)
 		s->end = r->n;

@@ -201,6 +201,26 @@ static void unread_output_pauses_the_reader_and_then_closes_1013(void **state)
 	expect_close(d, 1013);
 }
 
+static void a_gap_is_never_delivered(void **state)
+{
+	struct world *d = *state;
+	struct record r = record_of(3);
+
+	live(d, 1);
+	records(d, 1, 1);
+	assert_int_equal(expect(d, WIRE_DELIVER)->u[W_N], 1);
+	d->sub->record(d->sub, &r); /* where is 2? */
+	expect_nothing(d);
+	assert_null(d->sub);
+	pass(d, 20);
+	assert_non_null(d->sub); /* asked again, from what is missing */
+	assert_int_equal(d->sub->from, 2);
+	start(d, 3, 0, 1);
+	records(d, 2, 3);
+	assert_int_equal(expect(d, WIRE_DELIVER)->u[W_N], 2);
+	assert_int_equal(expect(d, WIRE_DELIVER)->u[W_N], 3);
+}
+
 static void a_moved_leader_is_only_a_pause(void **state)
 {
 	struct world *d = *state;
@@ -367,6 +387,7 @@ int main(void)
 		T(the_window_moves_with_recv_and_credit),
 		T(a_full_window_without_progress_closes_1013),
 		T(unread_output_pauses_the_reader_and_then_closes_1013),
+		T(a_gap_is_never_delivered),
 		T(a_moved_leader_is_only_a_pause),
 		T(a_pause_outlives_the_subscription),
 		T(a_page_is_read_and_moves_nothing),
