@@ -101,6 +101,7 @@ struct group {
 	uint64_t now_ms; /* never goes back */
 	uint64_t hold_until_ms;
 	uint64_t last_timeout_ms;
+	bool hurried;    /* the leader's link broke: an early timeout is set */
 
 	/* Entries */
 	struct raft_cache cache;

@@ -337,6 +337,35 @@ static int receive(struct group *g, uint64_t from, struct raft_message *m)
 	return core_step(g, &ev);
 }
 
+/* ---- a leader that is gone --------------------------------------------------------
+ * A link that breaks tells of a dead process at once, a silent leader only after an
+ * election timeout.  Whoever loses the link to its leader asks for votes within a
+ * third of that; where the leader lives, the others' pre-votes refuse. */
+
+static void hurry_up(struct group *g)
+{
+	unsigned spread = g->cfg.election_ms / 4;
+	uint64_t at = group_now(g) - g->raft.election_timer_start +
+		      g->cfg.election_ms / 20 + rand_below(g->rand, spread + 1);
+
+	if (at >= g->raft.follower_state.randomized_election_timeout)
+		return;
+	g->raft.follower_state.randomized_election_timeout = (unsigned)at;
+	g->hurried = true;
+}
+
+/* A leader was heard: the core keeps the short timeout, which is for once only. */
+static void calm_down(struct group *g)
+{
+	if (!g->hurried)
+		return;
+	g->hurried = false;
+	if (g->raft.state == RAFT_FOLLOWER)
+		g->raft.follower_state.randomized_election_timeout =
+			g->cfg.election_ms +
+			(unsigned)rand_below(g->rand, g->cfg.election_ms);
+}
+
 /* B1, B2: the core answers an append of a lower term with whatever is on its
  * stack as last index, and a leader elected in our term would commit by it. */
 static void append_refuse_stale(struct group *g, uint64_t from)
@@ -436,6 +465,7 @@ static void append_pieces(struct group *g, uint64_t from,
 	uint64_t prev_term = a->prev_term;
 	uint32_t at = 0;
 
+	calm_down(g);
 	do {
 		struct raft_message m = { .type = RAFT_APPEND_ENTRIES };
 		struct raft_append_entries *ae = &m.append_entries;
@@ -725,4 +755,7 @@ void group_peer_down(struct group *g, uint64_t peer)
 {
 	AN(peer > 0 && peer < NET_NODE_MAX);
 	peer_reset(g, peer);
+	if (!g->broken && g->raft.state == RAFT_FOLLOWER &&
+	    g->raft.follower_state.current_leader.id == peer)
+		hurry_up(g);
 }
