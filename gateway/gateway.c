@@ -94,6 +94,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 	list_init(&g->dirty);
 	list_init(&g->buffers);
 	list_init(&g->bridges);
+	list_init(&g->peeks);
 	for (i = 0; i < GATEWAY_WHEEL; i++)
 		list_init(&g->wheel[i]);
 	g->wheel_slot = g->started_ms / GATEWAY_WHEEL_MS;
@@ -192,6 +193,7 @@ void gateway_tick(struct gateway *g)
 	conn_tick(g, now_ms);
 	http_tick(g, now_ms);
 	bridge_tick(g, now_ms);
+	peek_tick(g, now_ms);
 	if (g->second_ms <= now_ms)
 		g->second_ms = now_ms + SECOND_MS;
 	drain_look(g, now_ms);
@@ -233,6 +235,7 @@ void gateway_close(struct gateway *g)
 	listen_stop(g);
 	admin_close(g->admin);
 	conn_close_all(g);
+	peek_close_all(g);
 	http_close(g);
 	bridge_close_all(g);
 	route_release(&g->route);

@@ -1,7 +1,8 @@
 /* The gateway: sockets of clients on one side, the node's calls and
  * subscriptions on the other.  It holds no durable fact; every one is in the log.
  *
- *	accept (listen.c, admit.c) -> TLS -> HTTP head (http.c, head.c)
+ *	accept (listen.c, admit.c) -> TLS (tlsgate.c) -> first head (peek.c, head.c)
+ *	  -> HTTP (http.c)
  *	  REST: rest_*.c ------------------+
  *	  /v1/stream: conn.c -> session.c -+-> route.c -> node_propose/query
  *	                        ^----------------------- node_subscribe

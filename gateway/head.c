@@ -197,3 +197,126 @@ const char *head_end(const struct head *h)
 		return "Transfer-Encoding in HTTP/1.0";
 	return NULL;
 }
+
+/* ---- raw -------------------------------------------------------------------- */
+
+/* What is behind the empty line; 0: it is not here. */
+static size_t end_of(const char *p, size_t at, size_t n)
+{
+	const char *nl;
+
+	while ((nl = memchr(p + at, '\n', n - at)) != NULL) {
+		size_t line = (size_t)(nl - p) - at;
+
+		if (line == 0 || (line == 1 && p[at] == '\r'))
+			return (size_t)(nl - p) + 1;
+		at = (size_t)(nl - p) + 1;
+	}
+	return 0;
+}
+
+/* One line without its CRLF; false: it ends in a line feed alone. */
+static bool next_line(const char **p, const char *end, const char **line,
+		      size_t *len)
+{
+	const char *nl = memchr(*p, '\n', (size_t)(end - *p));
+
+	*line = *p;
+	*len = (size_t)(nl - *p);
+	*p = nl + 1;
+	if (*len == 0 || nl[-1] != '\r')
+		return false;
+	--*len;
+	return true;
+}
+
+/* Neither as long nor as short as no word of a request line is, and no zero. */
+static bool word(char out[24], const char *p, size_t n)
+{
+	if (n == 0 || n >= 24 || memchr(p, 0, n))
+		return false;
+	memcpy(out, p, n);
+	out[n] = 0;
+	return true;
+}
+
+static const char *request_line(struct head *h, const char *p, size_t n,
+				unsigned *status)
+{
+	const char *first = memchr(p, ' ', n), *second = NULL;
+	char method[24], version[24];
+	size_t target_len;
+
+	if (first)
+		second = memchr(first + 1, ' ', n - (size_t)(first + 1 - p));
+	if (!second)
+		return "a malformed request line";
+	target_len = (size_t)(second - first) - 1;
+	if (!word(method, p, (size_t)(first - p)))
+		return "an illegal method";
+	if (!word(version, second + 1, n - (size_t)(second + 1 - p)))
+		return "an unknown HTTP version";
+	if (strlen(version) == 8 && strncmp(version, "HTTP/", 5) == 0 &&
+	    version[5] >= '2' && version[5] <= '9' && version[6] == '.') {
+		*status = 505;
+		return "HTTP/1.1 only";
+	}
+	head_begin(h, method, version, first + 1, target_len);
+	return h->why;
+}
+
+static const char *field_line(struct head *h, const char *p, size_t n)
+{
+	const char *colon = memchr(p, ':', n), *end = p + n, *value;
+
+	if (p[0] == ' ' || p[0] == '\t')
+		return "a folded line";
+	if (!colon)
+		return "a field without a colon";
+	value = colon + 1;
+	while (value < end && (*value == ' ' || *value == '\t'))
+		value++;
+	while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	head_field(h, p, (size_t)(colon - p), value, (size_t)(end - value));
+	return h->why;
+}
+
+static const char *lines(const char *p, const char *end, unsigned *status)
+{
+	static const char bare[] = "a line that ends in a line feed alone";
+	struct head h = { 0 };
+	const char *line, *why;
+	size_t n;
+
+	if (!next_line(&p, end, &line, &n))
+		return bare;
+	why = request_line(&h, line, n, status);
+	while (!why) {
+		if (!next_line(&p, end, &line, &n))
+			return bare;
+		if (n == 0)
+			return head_end(&h);
+		why = field_line(&h, line, n);
+	}
+	return why;
+}
+
+enum head_state head_look(const char *p, size_t n, unsigned *status,
+			  const char **why)
+{
+	/* One empty line in front is none (RFC 9112 2.2). */
+	size_t start = n >= 2 && p[0] == '\r' && p[1] == '\n' ? 2 : 0, end;
+
+	end = end_of(p, start, n < HEAD_MAX ? n : HEAD_MAX);
+	*status = 400;
+	if (!end) {
+		if (n < HEAD_MAX)
+			return HEAD_PART;
+		*status = 431;
+		*why = "the head is too long";
+		return HEAD_BAD;
+	}
+	*why = lines(p + start, p + end, status);
+	return *why ? HEAD_BAD : HEAD_GOOD;
+}

@@ -5,7 +5,9 @@
  *	head_begin(&h, method, version, raw target)
  *	head_field(&h, name, value)       for every field, in order
  *	why = head_end(&h)                NULL: good; else a sentence: answer 400
- *	                                  and close the connection */
+ *	                                  and close the connection
+ *
+ * head_look() is the same for a head that no parser has seen yet. */
 #ifndef QUIPU_GATEWAY_HEAD_H
 #define QUIPU_GATEWAY_HEAD_H
 
@@ -15,6 +17,7 @@
 #define HEAD_FIELDS_MAX 64
 #define HEAD_TARGET_MAX 2048
 #define HEAD_LENGTH_DIGITS_MAX 15
+#define HEAD_MAX 8192 /* bytes of the whole head */
 
 struct head {
 	const char *why;
@@ -29,5 +32,16 @@ void head_begin(struct head *h, const char *method, const char *version,
 void head_field(struct head *h, const char *name, size_t name_len,
 		const char *value, size_t value_len);
 const char *head_end(const struct head *h);
+
+enum head_state {
+	HEAD_PART, /* its end is not here yet */
+	HEAD_GOOD,
+	HEAD_BAD,  /* *status and *why say what to answer */
+};
+
+/* The first n bytes of a connection: RFC 9112's grammar without its allowances for
+ * old peers, and the rules above. */
+enum head_state head_look(const char *p, size_t n, unsigned *status,
+			  const char **why);
 
 #endif

@@ -1,7 +1,8 @@
 /* HTTP through libmicrohttpd, which parses and nothing else.
  *
  * The way of a request
- *   - the acceptor gives the socket to MHD_add_connection
+ *   - the acceptor, or the TLS bridge, looks at the first head (peek.c) and gives
+ *     the socket to MHD_add_connection
  *   - on_target keeps the raw target and makes the request object
  *   - on_request, first call: our own check of the head (head.c), then the route;
  *     a refusal is queued here, before any body byte, and closes the connection

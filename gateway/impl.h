@@ -49,6 +49,7 @@ struct gateway {
 	uint64_t accept_again_ms; /* out of descriptors: pause until then */
 
 	struct http *http;        /* http.c */
+	struct list peeks;        /* peek.c */
 	struct list bridges;      /* tlsgate.c */
 	struct map bridge_of;     /* the parser's descriptor -> bridge */
 	struct admin *admin;
@@ -88,6 +89,14 @@ void http_turn(struct gateway *g);
 uint64_t http_deadline_ms(const struct gateway *g);
 void http_tick(struct gateway *g, uint64_t now_ms);
 uint32_t http_connections(const struct gateway *g);
+
+/* peek.c: the first head of a connection.  peek_open() takes a plain socket over. */
+void peek_open(struct gateway *g, int fd, const struct sockaddr *addr,
+	       socklen_t len);
+void peek_tick(struct gateway *g, uint64_t now_ms);
+void peek_close_all(struct gateway *g);
+/* Is the head in these bytes here whole, and bad?  Then the answer is appended. */
+bool peek_refusal(struct gateway *g, const void *p, size_t n, struct buf *out);
 
 /* tlsgate.c: TLS in front of the HTTP parser, which gets one end of a socket pair
  * for the plain bytes. */

@@ -33,7 +33,7 @@ static void admit_socket(struct gateway *g, int fd, const struct sockaddr *sa,
 	if (g->tls)
 		bridge_open(g, fd, sa, len);
 	else
-		http_take(g, fd, sa, len);
+		peek_open(g, fd, sa, len);
 }
 
 static void on_listener(uv_poll_t *p, int status, int events)

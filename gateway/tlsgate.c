@@ -4,10 +4,10 @@
  *	client == fd: TLS == bridge == pair, plain == HTTP parser
  *	client == fd: TLS == conn.c                       after an upgrade
  *
- * The pair is made when the handshake is over, so those who never finish one cost
- * the parser nothing, and ends with the upgrade (bridge_leave).  Each direction
- * reads no further while its queue is above BRIDGE_QUEUE_MAX; an idle bridge owns no
- * buffer. */
+ * The pair is made when the first plain bytes are here, so those who never get that
+ * far cost the parser nothing, and ends with the upgrade (bridge_leave).  Each
+ * direction reads no further while its queue is above BRIDGE_QUEUE_MAX; an idle
+ * bridge owns no buffer. */
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/logf.h"
@@ -43,6 +43,7 @@ struct bridge {
 	uint64_t deadline_ms;    /* UINT64_MAX: none */
 	unsigned handles;
 	bool counted, failed, shut, closing;
+	bool refused;            /* their head; what comes yet is dropped */
 };
 
 static void on_net(uv_poll_t *p, int status, int events);
@@ -173,8 +174,12 @@ static void pump(struct bridge *b)
 		return;
 	}
 	if ((b->shut || b->failed) && !b->net.out.len) {
-		bridge_close(b);
-		return;
+		if (!b->refused || b->net.eof) {
+			bridge_close(b);
+			return;
+		}
+		/* Closed with unread bytes it would take the answer along. */
+		shutdown(b->net.fd, SHUT_WR);
 	}
 	if ((b->shut || b->failed) && b->deadline_ms == UINT64_MAX)
 		b->deadline_ms = clock_ms(b->g->clock) + BRIDGE_LINGER_MS;
@@ -205,6 +210,23 @@ static bool hand_over(struct bridge *b)
 	return true;
 }
 
+/* The first plain bytes: to the parser, unless our own look refuses them. */
+static bool on_first(struct bridge *b)
+{
+	struct buf answer = BUF_INIT;
+	struct err e = { 0 };
+
+	if (!peek_refusal(b->g, b->app.out.data, b->app.out.len, &answer))
+		return hand_over(b);
+	b->refused = b->shut = true;
+	b->deadline_ms = clock_ms(b->g->clock) + BRIDGE_LINGER_MS;
+	if (tls_write(b->tls, answer.data, answer.len, &b->net.out, &e))
+		b->failed = true;
+	tls_close(b->tls, &b->net.out);
+	buf_release(&answer);
+	return true;
+}
+
 static void on_net(uv_poll_t *p, int status, int events)
 {
 	struct bridge *b = ((struct side *)p->data)->b;
@@ -232,15 +254,14 @@ static void on_net(uv_poll_t *p, int status, int events)
 	}
 	if (rv == ERR_CLOSED) {
 		b->net.eof = true;
-		if (b->app.fd < 0) {
-			bridge_close(b);
-			return;
-		}
 	} else if (rv) {
 		log_event(LOG_DEBUG, "tls_refused", "why=%s", log_quote(e.msg));
 		b->failed = true;
 	}
-	if (!rv && b->app.fd < 0 && tls_is_up(b->tls) && !hand_over(b)) {
+	if (b->refused)
+		buf_release(&b->app.out);
+	else if (!b->failed && b->app.fd < 0 &&
+		 (b->app.out.len ? !on_first(b) : b->net.eof)) {
 		bridge_close(b);
 		return;
 	}

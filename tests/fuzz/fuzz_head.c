@@ -1,5 +1,5 @@
 /* Request heads: the first line is "METHOD TARGET VERSION", each further one
- * "NAME:VALUE", as an HTTP parser hands them over.  What passes is checked against
+ * "NAME:VALUE", as an HTTP parser hands them over; and the same bytes raw.  What passes is checked against
  * the rules that smuggling breaks, spelt here a second time. */
 #include "base/assert.h"
 #include "gateway/head.h"
@@ -55,6 +55,35 @@ static void check_target(const char *p, size_t n)
 	AN(!memmem(p, n, "/%2e%2e/", 8) && !memmem(p, n, "/.%2E/", 6));
 }
 
+/* The same bytes as a head that no parser has seen. */
+static void check_raw(const char *p, size_t size)
+{
+	enum head_state state;
+	unsigned status;
+	const char *why, *end, *nl;
+
+	state = head_look(p, size, &status, &why);
+	if (state == HEAD_PART) {
+		AN(size < HEAD_MAX && !memmem(p, size, "\r\n\r\n", 4));
+		return;
+	}
+	if (state == HEAD_BAD) {
+		AN(why[0] && (status == 400 || status == 431 || status == 505));
+		return;
+	}
+	if (p[0] == '\r') {
+		p += 2;
+		size -= 2;
+	}
+	end = memmem(p, size, "\r\n\r\n", 4);
+	AN(end);
+	nl = p;
+	for (; (nl = memchr(nl, '\n', (size_t)(end - nl))) != NULL; nl++)
+		AN(nl[-1] == '\r' && nl[1] != ' ' && nl[1] != '\t');
+	AN(!memchr(p, 0, (size_t)(end - p)));
+	AN(memmem(p, (size_t)(end - p), " HTTP/1.", 8));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const char *p = (const char *)data, *end = p + size, *line, *a, *b;
@@ -65,6 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0)
 		return 0;
+	check_raw(p, size);
 	line = until(p, end, '\n');
 	a = until(p, line, ' ');
 	b = a < line ? until(a + 1, line, ' ') : line;

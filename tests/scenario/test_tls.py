@@ -130,6 +130,26 @@ def test_older_tls_is_refused(secure):
             old.wrap_socket(plain, server_hostname="localhost")
 
 
+def test_bad_heads_are_refused_with_a_problem(secure):
+    before = descriptors(secure)
+    for status, head in (
+            (400, b"GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n"),
+            (400, b"GET /livez HTTP/1.1\nHost: a\n\n"),
+            (431, b"GET /livez HTTP/1.1\r\nX: " + b"a" * 100000),
+            (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")):
+        with connect(secure) as s:
+            s.sendall(head + b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+            got = b""
+            while part := s.recv(65536):    # until close_notify
+                got += part
+        answer, _, body = got.partition(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert b"application/problem+json" in answer
+        assert json.loads(body)["status"] == status
+        assert b"content-length: %d\r\n" % len(body) in answer.lower() + b"\r\n"
+    until(lambda: descriptors(secure) == before, "closed")
+
+
 # ---- streams -------------------------------------------------------------------------
 
 @pytest.mark.parametrize("protocol", [wire.CBOR, wire.JSON])

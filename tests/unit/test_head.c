@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 /* after the four headers that it needs */
 #include <cmocka.h>
@@ -215,6 +216,80 @@ static void fields_have_a_number(void **state)
 	assert_non_null(head_end(&h));
 }
 
+/* ---- raw ---- */
+
+static void looks(enum head_state want, unsigned status, const char *p, size_t n)
+{
+	const char *why = NULL;
+	unsigned got;
+	char *copy = malloc(n ? n : 1); /* ASan knows its end */
+
+	memcpy(copy, p, n);
+	if (head_look(copy, n, &got, &why) != want)
+		fail_msg("%.*s: %s", (int)n, p, why ? why : "-");
+	if (want == HEAD_BAD)
+		assert_int_equal(got, status);
+	free(copy);
+}
+
+#define LOOK(want, status, text) looks(want, status, text, sizeof text - 1)
+
+static void a_whole_head_is_good_and_a_part_waits(void **state)
+{
+	static const char good[] =
+		"\r\nPOST /v1/sync/ack?a=b HTTP/1.1\r\nHost: a:1\r\nX:\r\n"
+		"Y: \t b c \t\r\nContent-Length: 3\r\n\r\nabc\n\nno head";
+	size_t end = (size_t)(strstr(good, "abc") - good), n;
+
+	(void)state;
+	for (n = 0; n < sizeof good - 1; n++)
+		looks(n < end ? HEAD_PART : HEAD_GOOD, 0, good, n);
+}
+
+static void what_a_strict_parser_refuses_is_bad(void **state)
+{
+	(void)state;
+	LOOK(HEAD_BAD, 400, "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "\n\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\nHost: a\n\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\n\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\n\tb: c\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET /\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET  / HTTP/1.1\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1 \r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1x\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, " / HTTP/1.1\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "G\0T / HTTP/1.1\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 400, "GET / HTTP/1.1\0\r\nHost: a\r\n\r\n");
+	LOOK(HEAD_BAD, 505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+	LOOK(HEAD_BAD, 505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n");
+}
+
+static void a_head_has_an_end(void **state)
+{
+	static const char start[] = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+	static char text[HEAD_MAX + 100];
+
+	(void)state;
+	memset(text, 'a', sizeof text);
+	memcpy(text, start, sizeof start - 1);
+	looks(HEAD_PART, 0, text, HEAD_MAX - 1);
+	looks(HEAD_BAD, 431, text, HEAD_MAX);
+	memcpy(text + HEAD_MAX - 4, "\r\n\r\n", 4);
+	looks(HEAD_GOOD, 0, text, sizeof text);
+	memcpy(text + HEAD_MAX - 4, "a\r\n\r\n", 5);
+	looks(HEAD_BAD, 431, text, sizeof text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -228,6 +303,9 @@ int main(void)
 		cmocka_unit_test(hosts_are_there_and_are_hosts),
 		cmocka_unit_test(fields_are_tokens_and_printable),
 		cmocka_unit_test(fields_have_a_number),
+		cmocka_unit_test(a_whole_head_is_good_and_a_part_waits),
+		cmocka_unit_test(what_a_strict_parser_refuses_is_bad),
+		cmocka_unit_test(a_head_has_an_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
