@@ -125,6 +125,25 @@ static void test_leader_loss(void **state)
 	gw_release(&w);
 }
 
+/* A process that ends closes its links: nobody waits for an election timeout.  Two
+ * that ask at the same time may have to ask again. */
+static void test_a_dead_leader_is_replaced_soon(void **state)
+{
+	unsigned seed, soon = 0;
+
+	(void)state;
+	for (seed = 100; seed < 120; seed++) {
+		world(3, seed);
+		assert_true(gw_run_until(&w, gw_has_leader, 5000));
+		gw_run_ms(&w, 500);
+		gw_crash(&w, gw_leader(&w), false);
+		soon += gw_run_until(&w, gw_has_leader, 450);
+		assert_true(gw_run_until(&w, gw_has_leader, 5000));
+		gw_release(&w);
+	}
+	assert_true(soon >= 16);
+}
+
 /* Submits for so long; only what the leader takes. */
 static void load(unsigned ms)
 {
@@ -357,6 +376,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_lone_voter_keeps_all_over_restarts),
 	cmocka_unit_test(test_three_elect_and_replicate),
 	cmocka_unit_test(test_leader_loss),
+	cmocka_unit_test(test_a_dead_leader_is_replaced_soon),
 	cmocka_unit_test(test_leader_cut_off),
 	cmocka_unit_test(test_leader_is_deaf),
 	cmocka_unit_test(test_transfer),
