@@ -3,8 +3,10 @@
  * group's own, time, submits, transfers, checkpoints and restarts.
  *
  * Held: nobody dies; the term and the commit index never fall; in a term one vote
- * at most is given, over restarts too; what is acknowledged is durable.  A group
- * may stop (a peer contradicts what is committed) and starts again. */
+ * at most is given, over restarts too; what is acknowledged is durable, or was in
+ * the term of the message (it may have waited for a vote to be durable, and a later
+ * leader's entries came meanwhile, as on a slow network).  A group may stop (a peer
+ * contradicts what is committed) and starts again. */
 #include "base/assert.h"
 #include "base/cursor.h"
 #include "base/logf.h"
@@ -20,6 +22,7 @@ struct script {
 	struct rig rig;
 	uint64_t term, commit;
 	uint8_t vote_in[TERMS_MAX];
+	uint64_t durable_in[TERMS_MAX];
 };
 
 static void no_log(void *arg, const char *line)
@@ -38,8 +41,12 @@ static void voted(struct script *s, uint64_t term, uint64_t peer)
 static void check(struct script *s)
 {
 	struct group *g = s->rig.g;
+	uint64_t term = raft_current_term(&g->raft);
 	unsigned i;
 
+	AN(term < TERMS_MAX);
+	if (s->durable_in[term] < g->durable)
+		s->durable_in[term] = g->durable;
 	for (i = 0; i < s->rig.n_sent; i++) {
 		const struct rig_msg *m = &s->rig.sent[i];
 
@@ -47,15 +54,18 @@ static void check(struct script *s)
 			voted(s, m->term, m->peer);
 		if (m->kind == GM_VOTE && !(m->flags & RIG_PRE))
 			voted(s, m->term, s->rig.self);
-		if (m->kind == GM_APPEND_RESULT && !m->rejected)
-			AN(m->last <= g->durable);
+		if (m->kind == GM_APPEND_RESULT && !m->rejected) {
+			AN(m->term <= term);
+			AN(m->last <= g->durable ||
+			   m->last <= s->durable_in[m->term]);
+		}
 	}
 	rig_forget(&s->rig);
-	AN(raft_current_term(&g->raft) >= s->term);
+	AN(term >= s->term);
 	AN(g->commit >= s->commit);
 	AN(g->applied <= g->commit && g->applied <= g->durable);
 	AN(g->durable <= g->cache.last || g->broken);
-	s->term = raft_current_term(&g->raft);
+	s->term = term;
 	s->commit = g->commit;
 }
 
