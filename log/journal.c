@@ -149,14 +149,20 @@ static uint32_t next_file(const struct journal *j)
 	return old != NONE && file_free(j, &j->files[old], force) ? old : NONE;
 }
 
-/* After whatever may free a file or take one. */
+/* After whatever may free a file or take one.  Files are used again in the order
+ * of their uses: one behind a file that is not free is of no use yet. */
 static void count_free(struct journal *j)
 {
+	uint64_t stop = UINT64_MAX;
 	uint32_t i;
 
+	for (i = 0; i < j->n_files; i++)
+		if (i == j->cur || !file_free(j, &j->files[i], true))
+			if (j->files[i].use < stop)
+				stop = j->files[i].use;
 	j->n_free = 0;
 	for (i = 0; i < j->n_files; i++)
-		j->n_free += i != j->cur && file_free(j, &j->files[i], true);
+		j->n_free += i != j->cur && j->files[i].use < stop;
 }
 
 static int file_fill(struct journal *j, struct disk_file *f, struct err *e)
