@@ -353,7 +353,9 @@ void gw_start(struct gw *w, unsigned node)
 {
 	struct gw_node *n = &w->n[node];
 	struct journal_config jc = { .node_id = node,
-				     .file_size = FILE_BYTES,
+				     .file_size = w->cfg.ring_bytes
+							  ? w->cfg.ring_bytes / 4
+							  : FILE_BYTES,
 				     .max_bytes = w->cfg.ring_bytes
 							  ? w->cfg.ring_bytes
 							  : RING_BYTES,
@@ -381,11 +383,11 @@ void gw_start(struct gw *w, unsigned node)
 	n->applied_term = n->ckpt_term;
 	n->timer_us = UINT64_MAX;
 	n->marking = false;
-	n->marked = 0;
 	n->disk = disk_sim_start(n->medium);
 	if (journal_open(&n->journal, n->disk, &w->sim.clock, &jc, on_fatal, n,
 			 &e))
 		gw_fail(w, "node %u: journal_open: %s", node, e.msg);
+	n->marked = journal_shard(n->journal, GW_SHARD)->mark_index;
 	n->net = net_sim_start(w->net, node);
 	n->net->on_up = on_up;
 	n->net->on_down = on_down;

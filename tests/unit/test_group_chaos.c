@@ -180,7 +180,7 @@ static uint64_t chaos(unsigned nodes, uint64_t seed, bool verbose)
 	if (seed % 10 == 3) {
 		/* The journal is full now and then.  It holds twice what may
 		 * be uncommitted: full of that alone, it would never empty. */
-		cfg.ring_bytes = 2u << 20;
+		cfg.ring_bytes = 4u << 20;
 		cfg.checkpoint_ms = 2500;
 	}
 	if (seed % 7 > 3) {
