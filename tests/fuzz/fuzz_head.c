@@ -1,6 +1,7 @@
 /* Request heads: the first line is "METHOD TARGET VERSION", each further one
- * "NAME:VALUE", as an HTTP parser hands them over; and the same bytes raw.  What passes is checked against
- * the rules that smuggling breaks, spelt here a second time. */
+ * "NAME:VALUE", as an HTTP parser hands them over; and the same bytes raw.  What
+ * passes is checked against the rules that smuggling breaks, spelt here a second
+ * time. */
 #include "base/assert.h"
 #include "gateway/head.h"
 
