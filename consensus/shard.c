@@ -204,6 +204,23 @@ static void shard_faulty(struct shard *s, const struct err *why)
 		  log_quote(why->msg));
 }
 
+/* The same while it runs: the others elect a leader without it. */
+static void shard_leave(struct shard *s, const struct err *why)
+{
+	shard_faulty(s, why);
+	s->role = GROUP_FOLLOWER;
+	s->leader = 0;
+	drop_all(s);
+}
+
+/* A leader that cannot read a record would keep it from its reader for ever; a
+ * lone node has nobody who could do better, and serves what it can. */
+static void read_failed(struct shard *s, int status, const struct err *why)
+{
+	if (status == ERR_DAMAGED && s->node->cfg.n_members > 1 && !s->faulty)
+		shard_leave(s, why);
+}
+
 static void on_apply(void *arg, struct entry *e)
 {
 	struct shard *s = arg;
@@ -236,10 +253,7 @@ static void on_apply(void *arg, struct entry *e)
 	if (rv == ERR_DAMAGED) {
 		/* The record of a dedupe row is not readable.  What apply did to
 		 * rows stays in memory: a faulty shard makes no checkpoint. */
-		shard_faulty(s, &err);
-		s->role = GROUP_FOLLOWER;
-		s->leader = 0;
-		drop_all(s);
+		shard_leave(s, &err);
 		return;
 	}
 	if (rv) {
@@ -316,11 +330,13 @@ static void on_read(struct group_read *r, int status, uint64_t index)
 	struct node *n = s->node;
 	struct result res;
 	struct err err = { 0 };
+	int rv = 0;
 
 	(void)index;
 	list_remove(&w->link);
-	if (!status && machine_query(&s->machine, &w->query, &res, &n->page,
-				     &err)) {
+	if (!status)
+		rv = machine_query(&s->machine, &w->query, &res, &n->page, &err);
+	if (rv) {
 		log_event(LOG_ERROR, "query_failed", "shard=%u why=%s", s->id,
 			  log_quote(err.msg));
 		status = ERR_UNAVAILABLE;
@@ -328,6 +344,7 @@ static void on_read(struct group_read *r, int status, uint64_t index)
 	waiter_answer(n, &w->waiter, status, status ? NULL : &res);
 	buf_clear(&n->page); /* the next to use it begins with an empty one */
 	free(w);
+	read_failed(s, rv, &err);
 }
 
 int shard_query(struct shard *s, const struct query *q, const struct waiter *w)
@@ -527,6 +544,7 @@ static bool follower_serve(struct shard *s, struct follower *f)
 			  f->account, log_quote(err.msg));
 		follower_end(s->node, f, rv);
 		follower_drop(s, f);
+		read_failed(s, rv, &err);
 		return false;
 	}
 	return f->next_n <= last && f->next_n <= f->acked + f->window;
