@@ -602,6 +602,31 @@ bool disk_sim_zero(struct disk_sim *ds, const char *path, uint64_t off,
 	return i;
 }
 
+const char *disk_sim_rot(struct disk_sim *ds)
+{
+	unsigned tries;
+
+	for (tries = 0; tries < 64 && ds->now.n; tries++) {
+		struct name *n = &ds->now.v[rand_below(&ds->rand, ds->now.n)];
+		struct inode *i = n->inode;
+		uint64_t off;
+
+		if (!i || i->extra || !i->size)
+			continue;
+		off = rand_below(&ds->rand, i->size);
+		/* Zeros that were never written are no loss to anybody. */
+		if (off / PAGE >= i->n_pages || !i->pages[off / PAGE].durable)
+			continue;
+		if (rand_below(&ds->rand, 2))
+			disk_sim_flip(ds, n->path, off,
+				      (unsigned)rand_below(&ds->rand, 8));
+		else
+			disk_sim_zero(ds, n->path, off / SECTOR * SECTOR, SECTOR);
+		return n->path;
+	}
+	return NULL;
+}
+
 void disk_sim_stats(const struct disk_sim *ds, struct disk_sim_stats *out)
 {
 	*out = ds->stats;

@@ -196,7 +196,7 @@ bool world_start(struct world *w, unsigned node)
 	AN(!wn->node);
 	wn->life++;
 	wn->frozen = wn->ended = false;
-	wn->expect_end = wn->full;
+	wn->expect_end = wn->full || wn->rotten;
 	wn->stopping = wn->stopped = false;
 	wn->armed_us = UINT64_MAX;
 	rand_seeded(&wn->rand, mix(w->cfg.seed, node, wn->life));
@@ -300,6 +300,14 @@ void world_disk_full(struct world *w, unsigned node, uint64_t spare)
 	disk_sim_stats(w->nodes[node].medium, &st);
 	w->nodes[node].full = w->nodes[node].expect_end = true;
 	disk_sim_set_total(w->nodes[node].medium, st.used_bytes + spare);
+}
+
+void world_rot(struct world *w, unsigned node)
+{
+	const char *path = disk_sim_rot(w->nodes[node].medium);
+
+	sim_trace(&w->sim, "rot on node %u: %s", node, path ? path : "none");
+	w->nodes[node].rotten = w->nodes[node].expect_end = true;
 }
 
 void world_disk_free(struct world *w, unsigned node)

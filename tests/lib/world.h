@@ -54,6 +54,7 @@ struct world_node {
 	bool ended;            /* the node called fatal() */
 	bool expect_end;       /* a disk error was injected: fatal() is right */
 	bool full;             /* its disk is, so starts may fail too */
+	bool rotten;           /* so was it for good */
 	bool stopping, stopped;
 };
 
@@ -92,6 +93,8 @@ void world_fail_disk_at(struct world *w, unsigned node, uint64_t n);
 /* Its disk has room for `spare` bytes more, until world_disk_free(). */
 void world_disk_full(struct world *w, unsigned node, uint64_t spare);
 void world_disk_free(struct world *w, unsigned node);
+/* Damage durable bytes of a node: it may end, and may not start again. */
+void world_rot(struct world *w, unsigned node);
 bool world_up(const struct world *w, unsigned node);
 
 /* Run one event and the turn of the node it touched.  false: no event left. */

@@ -12,12 +12,12 @@ static const char *const names[FAULTS] = {
 	"power", "power-at", "power-all", "kill",     "stop",
 	"disk-error", "disk-slow", "split", "isolate", "one-way",
 	"bridge", "transfer", "conn", "device", "conn-all",
-	"disk-full", "clock",
+	"disk-full", "clock", "rot",
 };
 
 bool fault_needs_peers(enum fault f)
 {
-	return f >= FAULT_SPLIT && f <= FAULT_TRANSFER;
+	return (f >= FAULT_SPLIT && f <= FAULT_TRANSFER) || f == FAULT_ROT;
 }
 
 struct job {
@@ -69,7 +69,10 @@ void chaos_node_down(void *arg, unsigned node)
 		r->applied[node][i] = UINT64_MAX;
 	if (r->over)
 		return;
-	later(r, node, r->quiet ? 1000 : dice(r, 4) ? dice(r, 300000)
+	later(r, node,
+	      r->world.nodes[node].rotten ? 1000000
+	      : r->quiet		  ? 1000
+	      : dice(r, 4) ? dice(r, 300000)
 						    : dice(r, 5000000),
 	      on_restart);
 }
@@ -274,6 +277,9 @@ static void fault(struct run *r, enum fault f)
 		break;
 	case FAULT_CLOCK:
 		w->nodes[node].wall_off_ms = (int64_t)dice(r, 7200000) - 3600000;
+		break;
+	case FAULT_ROT:
+		world_rot(w, w->cfg.nodes);
 		break;
 	case FAULTS:
 		break;

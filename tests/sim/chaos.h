@@ -22,6 +22,7 @@ enum fault {
 	FAULT_CONN_ALL,    /* all connections break */
 	FAULT_DISK_FULL,   /* a disk has no room for a while */
 	FAULT_CLOCK,       /* a node's wall clock jumps */
+	FAULT_ROT,         /* durable bytes of the last node are damaged */
 	FAULTS
 };
 

@@ -200,6 +200,9 @@ static void check_shard(struct check *c, uint32_t shard,
 	for (node = 2; node <= r->world.cfg.nodes; node++) {
 		struct log other = { r, node, shard, NULL, 0, 0 };
 
+		/* A damaged one may be late, and may not be able to read. */
+		if (r->world.nodes[node].rotten)
+			continue;
 		if (log_read(&other) &&
 		    (other.n != first.n ||
 		     (first.n && memcmp(other.v, first.v,

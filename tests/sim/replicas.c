@@ -169,6 +169,12 @@ void replicas_look(struct run *r, unsigned node)
 		struct shard *s = &n->shards[i];
 		uint64_t applied;
 
+		if (s->faulty && r->world.nodes[node].rotten) {
+			/* What it answered before it noticed counts. */
+			if (s->group)
+				look_stored(r, s, node);
+			continue;
+		}
 		if (s->faulty) {
 			run_fail(r, "node %u shard %u is faulty: %s", node, i,
 				 s->why);
@@ -195,14 +201,19 @@ bool replicas_level(struct run *r)
 
 		leaders = 0;
 		for (node = 1; node <= r->world.cfg.nodes; node++) {
-			struct shard *s =
-				&r->world.nodes[node].node->shards[i];
+			struct shard *s;
 			struct group_info gi;
 
-			if (s->faulty)
+			if (!run_sound(r, node, i)) {
+				if (r->world.nodes[node].rotten)
+					continue;
 				return false;
+			}
+			s = &r->world.nodes[node].node->shards[i];
 			group_info(s->group, &gi);
 			leaders += s->role == GROUP_LEADER;
+			if (r->world.nodes[node].rotten)
+				continue;
 			if (node > 1 && gi.last_index != applied)
 				return false;
 			applied = gi.last_index;
@@ -279,6 +290,8 @@ void replicas_end(struct run *r)
 			struct node *n = r->world.nodes[node].node;
 			struct err e = { 0 };
 
+			if (r->world.nodes[node].rotten)
+				continue;
 			node_shard_info(n, i, &info);
 			if (node == 1)
 				first = info;

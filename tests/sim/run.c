@@ -33,13 +33,21 @@ static void on_turn(void *arg, unsigned node)
 	replicas_look(arg, node);
 }
 
+bool run_sound(const struct run *r, unsigned node, uint32_t shard)
+{
+	const struct node *n = r->world.nodes[node].node;
+
+	return n && !n->shards[shard].faulty;
+}
+
 static bool all_up(const struct run *r)
 {
 	unsigned i;
 
 	for (i = 1; i <= r->world.cfg.nodes; i++)
-		if (!world_up(&r->world, i) ||
-		    !node_ready(r->world.nodes[i].node))
+		if (!r->world.nodes[i].rotten &&
+		    (!world_up(&r->world, i) ||
+		     !node_ready(r->world.nodes[i].node)))
 			return false;
 	return true;
 }
@@ -110,8 +118,9 @@ static void say_what_hangs(struct run *r)
 
 	replicas_trace(r);
 	for (i = 1; i <= r->world.cfg.nodes; i++)
-		if (!world_up(&r->world, i) ||
-		    !node_ready(r->world.nodes[i].node)) {
+		if (!r->world.nodes[i].rotten &&
+		    (!world_up(&r->world, i) ||
+		     !node_ready(r->world.nodes[i].node))) {
 			run_fail(r, "node %u is not ready", i);
 			return;
 		}

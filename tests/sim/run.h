@@ -126,6 +126,9 @@ void run_seed(uint64_t seed, bool verbose, struct run_result *out);
 void run_fail(struct run *r, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* The replica is there and does not say that it is damaged. */
+bool run_sound(const struct run *r, unsigned node, uint32_t shard);
+
 /* people.c */
 bool people_set_up(struct run *r);  /* accounts and devices, without faults */
 void people_start(struct run *r);
