@@ -581,8 +581,9 @@ int machine_query(struct machine *m, const struct query *q, struct result *r,
 	r->shard = m->shard;
 	buf_clear(records);
 	query_account(m, q, r);
-	if (q->type == QUERY_ACCOUNT || r->status)
-		return 0;
+	rv = store_check(m->store, e);
+	if (rv || q->type == QUERY_ACCOUNT || r->status)
+		return rv;
 	if (!q->back) {
 		uint64_t from = q->from ? q->from : 1;
 
@@ -603,5 +604,5 @@ int machine_query(struct machine *m, const struct query *q, struct result *r,
 	}
 	r->records = records->data;
 	r->records_len = records->len;
-	return rv;
+	return rv ? rv : store_check(m->store, e);
 }

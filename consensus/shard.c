@@ -163,7 +163,7 @@ static void followers_check(struct shard *s)
 {
 	struct follower *f;
 
-	while ((f = follower_removed(s)) != NULL) {
+	while ((f = follower_removed(s)) != NULL && !store_check(s->store, NULL)) {
 		follower_end(s->node, f, ERR_PERM);
 		follower_drop(s, f);
 	}
@@ -581,6 +581,7 @@ void shard_refresh_deadline(struct shard *s)
 
 bool shard_turn(struct shard *s)
 {
+	struct err err;
 	bool did = false;
 
 	if (s->faulty)
@@ -593,7 +594,9 @@ bool shard_turn(struct shard *s)
 	}
 	if (!s->node->dead)
 		did |= followers_serve(s);
-	if (did)
+	if (!s->faulty && store_check(s->store, &err))
+		shard_leave(s, &err);
+	else if (did)
 		shard_refresh_deadline(s);
 	return did;
 }

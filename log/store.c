@@ -233,6 +233,9 @@ int store_append(struct store *s, uint64_t term, uint64_t index,
 	int rv;
 
 	AN(index > m->applied_index);
+	rv = store_check(s, e);
+	if (rv)
+		return rv;
 	m->applied_index = index;
 	m->applied_term = term;
 	if (!n)

@@ -71,6 +71,10 @@ void store_raise_clock(struct store *s, uint64_t lamport);
 void store_set_conf(struct store *s, uint64_t index, const void *conf,
 		    uint32_t len);
 
+/* ERR_DAMAGED once a damaged row was met: what row_get() said since then may be
+ * wrong, and nothing is appended or made durable any more. */
+int store_check(const struct store *s, struct err *e);
+
 /* Rows.  `table` < 32.  The value is a flat byte string, mutable in place: the
  * pointer stays valid until the next store_* call that may evict (any row_get or
  * row_put); call row_dirty() after changing it.  klen <= 64, value <= 60 KiB. */

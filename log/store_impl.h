@@ -100,6 +100,7 @@ struct store {
 	uint64_t n_rows, dirty_bytes, pinned_bytes, gen;
 	struct row *keep;      /* handed out last: not evicted */
 	struct checkpoint *ckpt;
+	struct err bad;        /* a damaged row was met */
 
 	struct buf tree_out;   /* leaves from offset tree_at on */
 	uint64_t tree_at;

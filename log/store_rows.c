@@ -114,8 +114,9 @@ static struct row *row_new(struct store *s, uint64_t hash, unsigned table,
 	return r;
 }
 
-/* From kv into memory; NULL when kv has none.  Damage is fatal for the shard, but
- * apply has no way to refuse: a wrong row must not be used. */
+/* From kv into memory; NULL when kv has none.  Apply has no way to refuse a damaged
+ * row: it goes on without it, store_append() and store_check() say so before
+ * anybody is told, and no checkpoint makes it durable. */
 static struct row *row_load(struct store *s, uint64_t hash, unsigned table,
 			    const void *key, unsigned klen)
 {
@@ -123,7 +124,7 @@ static struct row *row_load(struct store *s, uint64_t hash, unsigned table,
 	const void *val;
 	size_t len;
 	struct row *r;
-	struct err e;
+	struct err e = { 0 };
 	int rv;
 
 	full[0] = (uint8_t)table;
@@ -133,8 +134,14 @@ static struct row *row_load(struct store *s, uint64_t hash, unsigned table,
 		return NULL;
 	if (rv || len < 8 || len - 8 > VALUE_MAX ||
 	    get_u64((const uint8_t *)val + len - 8) !=
-		    row_sum((uint8_t)table, key, klen, val, (uint32_t)len - 8))
-		WRONG("a row of the state is damaged");
+		    row_sum((uint8_t)table, key, klen, val, (uint32_t)len - 8)) {
+		if (!s->bad.code)
+			err_set(&s->bad, ERR_DAMAGED,
+				"shard %u: a row of table %u is damaged%s%s",
+				s->cfg.shard, table, rv ? ": " : "",
+				rv ? e.msg : "");
+		return NULL;
+	}
 	r = row_new(s, hash, table, key, klen, (uint32_t)len - 8);
 	memcpy(r->val, val, len - 8);
 	r->sum = get_u64((const uint8_t *)val + len - 8);
@@ -226,6 +233,11 @@ void row_del(struct store *s, unsigned table, const void *key, unsigned klen)
 		return;
 	mark_dirty(s, r);
 	r->absent = true;
+}
+
+int store_check(const struct store *s, struct err *e)
+{
+	return s->bad.code ? err_set(e, s->bad.code, "%s", s->bad.msg) : 0;
 }
 
 bool store_full(const struct store *s)

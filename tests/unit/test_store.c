@@ -407,6 +407,44 @@ static void test_rows(void **state)
 	assert_int_equal(len, 8);
 }
 
+/* Nobody is told, and nothing is made durable, of what a damaged row would change. */
+static void test_damaged_row(void **state)
+{
+	const char *path = "shards/0007-1/state.mdb";
+	uint8_t key[3] = { 5, 1, 2 }, *row;
+	struct err e = { 0 };
+	struct kv *kv;
+	const void *val;
+	uint8_t bad[16];
+	uint32_t len;
+	size_t n;
+
+	(void)state;
+	row = row_put(w->store, 5, key + 1, 2, 8);
+	memset(row, 7, 8);
+	store_append(w->store, 2, ++w->index, NULL, 0, &e);
+	checkpoint();
+	store_close(w->store);
+	assert_int_equal(kv_lmdb.open(NULL, w->disk, path, &kv, &e), 0);
+	assert_int_equal(kv_lmdb.get(kv, key, 3, &val, &n, &e), 0);
+	assert_int_equal(n, sizeof bad);
+	memcpy(bad, val, n);
+	bad[3] ^= 1;
+	assert_int_equal(kv_lmdb.begin(kv, &e), 0);
+	assert_int_equal(kv_lmdb.put(kv, key, 3, bad, n, &e), 0);
+	assert_int_equal(kv_lmdb.commit(kv, &e), 0);
+	kv_lmdb.close(kv);
+	open_store();
+	assert_int_equal(store_check(w->store, &e), 0);
+	assert_null(row_get(w->store, 5, key + 1, 2, &len));
+	assert_int_equal(store_check(w->store, &e), ERR_DAMAGED);
+	assert_string_equal(e.msg, "shard 7: a row of table 5 is damaged");
+	assert_int_equal(store_append(w->store, 2, ++w->index, NULL, 0, &e),
+			 ERR_DAMAGED);
+	assert_int_equal(store_checkpoint(w->store, ckpt_done, NULL),
+			 ERR_DAMAGED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +457,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_damage_is_named, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_rows, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_row, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
