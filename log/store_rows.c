@@ -498,6 +498,8 @@ int store_checkpoint(struct store *s,
 
 	if (s->ckpt)
 		return ERR_BUSY;
+	if (s->bad.code)
+		return s->bad.code;
 	c = s->ckpt = xcalloc(1, sizeof *c);
 	c->status = tree_flush(s, &c->err);
 	c->gen = ++s->gen;
