@@ -257,39 +257,69 @@ def test_close_frames_and_close_notify(secure):
     until(lambda: descriptors(secure) == before, "closed")
 
 
-def test_their_close_frame_and_end_at_once(secure):
-    """A client that is gone as far as TLS goes still gets our close frame."""
-    plain = socket.create_connection((secure.host, secure.port), WAIT_S)
-    to_server, from_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    s = secure.context.wrap_bio(from_server, to_server,
-                                server_hostname="localhost")
+class Half:
+    """A client that can end its direction of TLS and go on reading."""
 
-    def until_done(call):
+    def __init__(self, node):
+        self.plain = socket.create_connection((node.host, node.port), WAIT_S)
+        self.out, self.come = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = node.context.wrap_bio(self.come, self.out,
+                                         server_hostname="localhost")
+        self._until_done(self.tls.do_handshake)
+
+    def _until_done(self, call):
         while True:
             try:
                 return call()
             except ssl.SSLWantReadError:
-                plain.sendall(to_server.read())
-                part = plain.recv(65536)
+                self.plain.sendall(self.out.read())
+                part = self.plain.recv(65536)
                 assert part
-                from_server.write(part)
+                self.come.write(part)
 
-    with plain:
-        until_done(s.do_handshake)
-        s.write(UPGRADE)
+    def talk(self, data, mark):
+        self.tls.write(data)
         got = b""
-        while b"\r\n\r\n" not in got:
-            got += until_done(lambda: s.read(65536))
-        s.write(frame(8, b"\x03\xe8"))
+        while mark not in got:
+            got += self._until_done(lambda: self.tls.read(65536))
+        return got
+
+    def last(self, data):
+        """data and close_notify in one packet; the sealed bytes that come back."""
+        self.tls.write(data)
         with pytest.raises(ssl.SSLWantReadError):
-            s.unwrap()              # writes close_notify
-        plain.sendall(to_server.read())
+            self.tls.unwrap()
+        self.plain.sendall(self.out.read())
         raw = b""
-        while part := plain.recv(65536):
+        while part := self.plain.recv(65536):
             raw += part
-        # Two records: the close frame (4 bytes) and close_notify (2), each with its
-        # head of 5, its type and its tag of 16.
-        assert len(raw) == (4 + 22) + (2 + 22)
+        self.plain.close()
+        return raw
+
+
+def lengths(raw):
+    """What the records in `raw` hold: without heads, types and tags."""
+    found = []
+    while raw:
+        n = int.from_bytes(raw[3:5], "big")
+        found.append(n - 17)
+        raw = raw[5 + n:]
+    return found
+
+
+def test_their_close_frame_and_end_at_once(secure):
+    """A client that is gone as far as TLS goes still gets our close frame."""
+    half = Half(secure)
+    half.talk(UPGRADE, b"\r\n\r\n")
+    assert lengths(half.last(frame(8, b"\x03\xe8"))) == [4, 2]
+
+
+def test_a_request_and_end_at_once(secure):
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = len(Half(secure).talk(request, b"\r\n\r\n"))
+    sizes = lengths(Half(secure).last(request))
+    # The answer, longer by the header that it is the last, and close_notify.
+    assert sizes[-1] == 2 and sum(sizes[:-1]) >= answer
 
 
 def test_a_framing_error_is_told(secure):
