@@ -91,3 +91,10 @@ void *map_del(struct map *m, uint64_t key)
 	m->len--;
 	return old;
 }
+
+void *map_any(const struct map *m)
+{
+	MAP_FOREACH(slot, m)
+		return slot->val;
+	return NULL;
+}

@@ -24,6 +24,8 @@ void *map_get(const struct map *m, uint64_t key);
 /* Returns the value replaced, or NULL. `val` is not NULL. */
 void *map_put(struct map *m, uint64_t key, void *val);
 void *map_del(struct map *m, uint64_t key);
+/* Some value, NULL when there is none: for taking all out one by one. */
+void *map_any(const struct map *m);
 
 #define MAP_FOREACH(slot, m)                                                   \
 	for (struct map_slot *slot = (m)->slots;                               \

@@ -172,6 +172,8 @@ static void followers_check(struct shard *s)
 /* Who waits here is told, and followers look for the next leader. */
 static void drop_all(struct shard *s)
 {
+	struct follower *f;
+
 	/* What was proposed may still commit under the next leader. */
 	while (s->fly_n) {
 		batch_fail(s, &s->inflight[s->fly_head], ERR_UNKNOWN_OUTCOME);
@@ -179,16 +181,7 @@ static void drop_all(struct shard *s)
 		s->fly_n--;
 	}
 	batch_fail(s, &s->forming, ERR_NOT_LEADER);
-	for (;;) {
-		struct follower *f = NULL;
-
-		MAP_FOREACH(slot, &s->followers)
-		{
-			f = slot->val;
-			break;
-		}
-		if (!f)
-			break;
+	while ((f = map_any(&s->followers)) != NULL) {
 		follower_end(s->node, f, ERR_NOT_LEADER);
 		follower_drop(s, f);
 	}
