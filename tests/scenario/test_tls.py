@@ -35,6 +35,8 @@ def secure():
                                 f"gateway.tls_key={path}/web.key"]).start()
     made.ca = path / "ca.crt"
     made.context = ssl.create_default_context(cafile=str(made.ca))
+    made.admin("status")    # on a connection that stays
+    made.idle = descriptors(made)
     yield made
     try:
         made.finish()
@@ -56,6 +58,12 @@ def descriptors(node):
         except FileNotFoundError:
             pass
     return n
+
+
+def quiet(node):
+    """How many when nobody is connected: clients of the test before have gone."""
+    until(lambda: descriptors(node) == node.idle, "the last test's sockets closed")
+    return node.idle
 
 
 UPGRADE = (b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
@@ -131,7 +139,7 @@ def test_older_tls_is_refused(secure):
 
 
 def test_bad_heads_are_refused_with_a_problem(secure):
-    before = descriptors(secure)
+    before = quiet(secure)
     for status, head in (
             (400, b"GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n"),
             (400, b"GET /livez HTTP/1.1\nHost: a\n\n"),
@@ -193,7 +201,7 @@ def test_a_slow_reader_gets_all(secure):
 def test_a_stream_costs_one_descriptor(secure):
     async def count():
         devices = [d for (d,) in people(secure, 20)]
-        before = descriptors(secure)
+        before = quiet(secure)
         for device in devices:
             await device.connect(secure.address, **options(secure))
         assert descriptors(secure) - before == len(devices)
@@ -247,7 +255,7 @@ def test_frames_behind_the_request(secure):
 
 
 def test_close_frames_and_close_notify(secure):
-    before = descriptors(secure)
+    before = quiet(secure)
     with connect(secure) as s:
         s.sendall(UPGRADE)
         read_until(s, b"\r\n\r\n")
@@ -334,7 +342,7 @@ def test_a_framing_error_is_told(secure):
 
 
 def test_noise_behind_the_upgrade_ends_it(secure):
-    before = descriptors(secure)
+    before = quiet(secure)
     s = connect(secure)
     s.sendall(UPGRADE)
     read_until(s, b"\r\n\r\n")
@@ -380,7 +388,7 @@ CLIENT = """
 
 def test_kill_9_of_a_client_in_mid_send(secure):
     (a,), (b,) = people(secure, 2)
-    before = descriptors(secure)
+    before = quiet(secure)
     client = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CLIENT), os.path.dirname(__file__),
          f"localhost:{secure.port}", str(secure.ca), str(a.account), a.token,
