@@ -96,7 +96,8 @@ struct session {
 	uint8_t state, format, n_sends, n_aside, n_pages, sub_tries;
 	bool said_hello, subscribed_once, has_cursor, has_epoch;
 	bool subscribed, started; /* started: start() came */
-	bool barren;             /* its cursor was refused: no records for it */
+	bool barren;             /* its cursor was refused: it follows, but gets no
+				    records */
 	bool paused;
 };
 

@@ -72,7 +72,7 @@ void sub_again(struct session *s)
 	}
 	s->base = s->next_n - 1;
 	s->credited = s->acked;
-	subscribe(s, s->next_n, room_from(s, s->base));
+	subscribe(s, s->next_n, s->barren ? 0 : room_from(s, s->base));
 }
 
 void sub_stop(struct session *s)
@@ -203,7 +203,9 @@ static void welcome(struct session *s, const struct result *r)
 			  PRIu64 " kept=%" PRIu64 " end=%" PRIu64,
 			  s->account, s->device, reason, s->hello_cursor,
 			  r->cursor, r->inbox_end);
-		sub_stop(s);
+		/* It still follows: how else would it end when the device is
+		 * removed or connects elsewhere? */
+		node_sub_credit(s->env->node, &s->sub, 0, 0);
 		return;
 	}
 	if (s->acked > s->proposed) {
@@ -225,7 +227,7 @@ static void on_start(struct node_sub *sub, const struct result *r)
 	s->info_ms = session_now(s);
 	if (s->state == SESSION_OPEN) {
 		welcome(s, r);
-	} else {
+	} else if (!s->barren) {
 		if (r->inbox_end > s->end)
 			s->end = r->inbox_end;
 		if (s->next_n < r->inbox_oldest)
@@ -247,7 +249,8 @@ static void on_record(struct node_sub *sub, const struct record *r)
 	struct session *s = sub->arg;
 	struct wire w;
 
-	if (r->n < s->next_n)
+	/* On their way when the cursor was refused, or sent before. */
+	if (s->barren || r->n < s->next_n)
 		return;
 	if (r->n > s->next_n) {
 		/* A device must never be given silence for a record: its next
@@ -355,7 +358,7 @@ void sub_on_credit(struct session *s, const struct wire *w)
 	}
 	s->window = (uint32_t)(window > s->env->window_max ? s->env->window_max :
 							      window);
-	if (s->subscribed && s->started)
+	if (s->subscribed && s->started && !s->barren)
 		credit(s);
 	sub_stall(s, true);
 }

@@ -229,8 +229,9 @@ static void a_storage_that_went_back_gets_no_records(void **state)
 	hello(d, 256, 5);
 	start(d, 9, 6, 1);
 	expect_welcome(d, false, "rollback", 9, 0);
+	assert_int_equal(d->credit_window, 0);
+	records(d, 6, 7); /* were on their way */
 	expect_nothing(d);
-	assert_null(d->sub);
 	recv_to(d, 7); /* and may not acknowledge any */
 	expect_error(d, "bad-frame", NONE, 4400);
 	expect_close(d, 4400);
@@ -244,9 +245,34 @@ static void a_cursor_ahead_of_the_inbox_is_never_clamped(void **state)
 	hello(d, 256, 10);
 	start(d, 9, 6, 1);
 	expect_welcome(d, false, "ahead", 9, 0);
-	assert_null(d->sub);
+	assert_int_equal(d->credit_window, 0);
 	session_release(&d->s);
 	assert_int_equal(d->n_asked, 0);
+}
+
+/* Whoever lies about its cursor may not outlive its device that way. */
+static void a_session_without_records_ends_with_its_device(void **state)
+{
+	struct world *d = *state;
+	struct wire w;
+
+	hello(d, 256, 10);
+	start(d, 9, 6, 1);
+	expect_welcome(d, false, "ahead", 9, 0);
+	wire_start(&w, WIRE_CREDIT);
+	wire_set(&w, W_WINDOW, 99);
+	say(d, &w);
+	assert_int_equal(d->credit_window, 0);
+	sub_end(d, ERR_NOT_LEADER);
+	pass(d, 200);
+	assert_non_null(d->sub);
+	assert_int_equal(d->sub->window, 0);
+	start(d, 12, 6, 1);
+	assert_int_equal(d->credit_window, 0);
+	expect_nothing(d);
+	sub_end(d, ERR_PERM);
+	expect_error(d, "device-removed", NONE, 4403);
+	expect_close(d, 4403);
 }
 
 static void a_newer_connection_of_the_device_closes_4409(void **state)
@@ -437,6 +463,7 @@ int main(void)
 		T(another_history_epoch_restarts_the_cursor),
 		T(a_storage_that_went_back_gets_no_records),
 		T(a_cursor_ahead_of_the_inbox_is_never_clamped),
+		T(a_session_without_records_ends_with_its_device),
 		T(a_newer_connection_of_the_device_closes_4409),
 		T(ping_is_answered_and_unknown_frames_are_named),
 		T(silence_of_two_and_a_half_heartbeats_closes_1001),
