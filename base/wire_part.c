@@ -232,9 +232,22 @@ struct wire_bytes wire_problem_member(const struct wire *w, const char *name)
 	return text;
 }
 
+/* Names are shown to people and end in logs: nothing but what ours are made of. */
+static bool is_name(const uint8_t *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (!((p[i] >= 'a' && p[i] <= 'z') ||
+		      (p[i] >= '0' && p[i] <= '9') || p[i] == '-'))
+			return false;
+	return n > 0;
+}
+
 void wire_problem_name(const struct wire *w, char *name, size_t size,
 		       unsigned *status)
 {
+	const size_t skip = strlen(PROBLEM_PREFIX);
 	struct wire_bytes type = wire_problem_member(w, "type");
 	struct cursor c;
 
@@ -243,11 +256,10 @@ void wire_problem_name(const struct wire *w, char *name, size_t size,
 		if (member_find(w, "status", &c))
 			*status = (unsigned)cbor_want(&c, CBOR_UINT);
 	}
-	if (type.n > strlen(PROBLEM_PREFIX) &&
-	    memcmp(type.p, PROBLEM_PREFIX, strlen(PROBLEM_PREFIX)) == 0)
-		snprintf(name, size, "%.*s",
-			 (int)(type.n - strlen(PROBLEM_PREFIX)),
-			 (const char *)type.p + strlen(PROBLEM_PREFIX));
+	if (type.n > skip && memcmp(type.p, PROBLEM_PREFIX, skip) == 0 &&
+	    is_name(type.p + skip, type.n - skip))
+		snprintf(name, size, "%.*s", (int)(type.n - skip),
+			 (const char *)type.p + skip);
 	else
 		snprintf(name, size, "internal");
 }

@@ -647,6 +647,16 @@ static void problems_are_rfc_9457(void **state)
 	wire_problem_name(&in, name, sizeof name, &status);
 	assert_string_equal(name, "internal");
 	assert_int_equal(status, 0);
+
+	/* one that would paint the terminal of whoever reads it */
+	part.len = 0;
+	p.type = "gap\x1b[2J";
+	wire_make_problem(&part, &p);
+	wire_put(&w, W_PROBLEM, part.data, part.len);
+	AZ(reread(&in, WIRE_SERVER, &w, &bytes, &e));
+	wire_problem_name(&in, name, sizeof name, &status);
+	assert_string_equal(name, "internal");
+	assert_int_equal(status, 409);
 	buf_release(&part);
 	buf_release(&bytes);
 }
