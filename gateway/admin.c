@@ -171,11 +171,17 @@ static void line(struct admin_conn *c, const char *p, size_t n)
 		admin_verb(r);
 }
 
+/* Requests without an answer, and answers that nobody has read. */
+static bool is_full(const struct admin_conn *c)
+{
+	return c->n_reqs + c->n_writes >= ADMIN_PIPELINE_MAX;
+}
+
 static void lines(struct admin_conn *c)
 {
 	size_t at = 0;
 
-	while (!c->closing && !c->ended && c->n_reqs < ADMIN_PIPELINE_MAX) {
+	while (!c->closing && !c->ended && !is_full(c)) {
 		const char *p = (const char *)c->in.data + at;
 		const char *nl = c->in.len > at ?
 					 memchr(p, '\n', c->in.len - at) : NULL;
@@ -232,7 +238,7 @@ static void read_more(struct admin_conn *c)
 	lines(c);
 	if (c->closing)
 		return;
-	if (c->ended || c->n_reqs >= ADMIN_PIPELINE_MAX) {
+	if (c->ended || is_full(c)) {
 		stop_reading(c);
 	} else if (!c->reading) {
 		c->reading = true;

@@ -41,7 +41,8 @@
 
 #define ADMIN_LINE_MAX 4096
 #define ADMIN_CONNS_MAX 16
-#define ADMIN_PIPELINE_MAX 64 /* requests of a connection not yet answered */
+#define ADMIN_PIPELINE_MAX 64 /* requests of a connection whose answers are not
+				 yet written */
 
 struct gateway;
 struct admin;

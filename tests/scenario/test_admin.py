@@ -175,6 +175,13 @@ def test_what_was_asked_before_the_end_is_answered(node):
         assert len(answers) == 20 and all(a["ok"] for a in answers)
 
 
+def test_who_does_not_read_is_not_read(admin):
+    line = b'{"verb":"status","x":"%s"}\n' % (b"x" * 1000)
+    admin.sock.settimeout(2)
+    with pytest.raises(TimeoutError):
+        admin.sock.sendall(line * 4000)
+
+
 def test_a_line_too_long_ends_the_connection(node, admin):
     admin.file.write(b"x" * 5000)
     admin.file.flush()
