@@ -4,10 +4,11 @@
  *   - the acceptor, or the TLS bridge, looks at the first head (peek.c) and gives
  *     the socket to MHD_add_connection
  *   - on_target keeps the raw target and makes the request object
- *   - on_request, first call: our own check of the head (head.c), then the route;
- *     a refusal is queued here, before any body byte, and closes the connection
- *   - further calls gather the body; the last one checks the token and calls the
- *     handler, which answers at once or later (the connection is suspended then)
+ *   - on_request, first call: our own check of the head (head.c), then the route
+ *     and the token; a refusal is queued here, before any body byte, and closes the
+ *     connection where one would follow
+ *   - further calls gather the body; the last one calls the handler, which answers
+ *     at once or later (the connection is suspended then)
  *   - /v1/stream leaves with MHD_UPGRADE_ACTION_CLOSE: a copy of the descriptor
  *     (with TLS: the client's own, as the bridge ends) goes on in conn.c, and MHD
  *     keeps nothing
@@ -385,6 +386,23 @@ static bool is_json(const char *type)
 	       (type[n] == 0 || type[n] == ';' || type[n] == ' ');
 }
 
+static bool bearer_good(struct http_req *r)
+{
+	const char *auth = http_field(r, MHD_HTTP_HEADER_AUTHORIZATION);
+	const char *why = "no bearer token";
+	enum token_verdict v = TOKEN_MISSING;
+
+	if (auth && strncasecmp(auth, "Bearer ", 7) == 0)
+		v = token_verify(r->g->keys, auth + 7, strlen(auth + 7),
+				 clock_wall_ms(r->g->clock) / 1000, &r->claims,
+				 &why);
+	if (v == TOKEN_OK)
+		return true;
+	metric_add_label(M_TOKENS_REFUSED, token_problem(v), 1);
+	http_problem(r, 401, token_problem(v), "The token was refused", why);
+	return false;
+}
+
 /* First call: all that can be refused without the body. */
 static void on_head(struct http_req *r, const char *url, const char *method,
 		    const char *version)
@@ -426,24 +444,10 @@ static void on_head(struct http_req *r, const char *url, const char *method,
 	} else if (r->route->body && !is_json(http_field(r, "Content-Type"))) {
 		r->close = true;
 		http_problem(r, 415, "media-type", "The body is not JSON", NULL);
+	} else if (r->route->bearer && !bearer_good(r)) {
+		/* Whoever has no account has no memory here either. */
+		r->close = r->route->body;
 	}
-}
-
-static bool bearer_good(struct http_req *r)
-{
-	const char *auth = http_field(r, MHD_HTTP_HEADER_AUTHORIZATION);
-	const char *why = "no bearer token";
-	enum token_verdict v = TOKEN_MISSING;
-
-	if (auth && strncasecmp(auth, "Bearer ", 7) == 0)
-		v = token_verify(r->g->keys, auth + 7, strlen(auth + 7),
-				 clock_wall_ms(r->g->clock) / 1000, &r->claims,
-				 &why);
-	if (v == TOKEN_OK)
-		return true;
-	metric_add_label(M_TOKENS_REFUSED, token_problem(v), 1);
-	http_problem(r, 401, token_problem(v), "The token was refused", why);
-	return false;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *mc,
@@ -476,7 +480,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mc,
 		*size = 0;
 		return MHD_YES;
 	}
-	if (!r->status && (!r->route->bearer || bearer_good(r)))
+	if (!r->status)
 		r->route->handle(r);
 	if (r->upgrade)
 		return MHD_YES;

@@ -233,6 +233,13 @@ def test_bodies_are_json_and_bounded(node):
     assert got.startswith(b"HTTP/1.1 204")
 
 
+def test_a_body_is_read_for_a_good_token_only(node):
+    for token in (b"x", b""):
+        status, closes, problem = http(node, body_of(100, token=token))
+        assert (status, closes) == (401, True)
+        assert problem["type"].startswith("/problems/token-")
+
+
 def test_rest_sends_are_checked(node):
     (a,), (b,) = people(node, 2)
     good = {"seq": 1, "after": 0, "mid": wire.b64(os.urandom(16)), "seen": 0,
