@@ -180,7 +180,10 @@ void session_refuse(struct session *s, enum session_problem p, uint64_t id,
 
 void session_abort(struct session *s, unsigned code, const char *reason)
 {
-	session_close(s, code, reason);
+	if (code == CLOSE_BAD_FRAME) /* the framing is sound: it can be told why */
+		session_refuse(s, P_BAD_FRAME, SESSION_NO_ID, code, reason);
+	else
+		session_close(s, code, reason);
 }
 
 void session_answered(struct session *s)
