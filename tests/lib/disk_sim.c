@@ -614,6 +614,10 @@ const char *disk_sim_rot(struct disk_sim *ds)
 		if (!i || i->extra || !i->size)
 			continue;
 		off = rand_below(&ds->rand, i->size);
+		/* Nobody could tell it from a write that was torn. */
+		if (off / PAGE * PAGE < i->last_end &&
+		    off / PAGE * PAGE + PAGE > i->last_off)
+			continue;
 		/* Zeros that were never written are no loss to anybody. */
 		if (off / PAGE >= i->n_pages || !i->pages[off / PAGE].durable)
 			continue;

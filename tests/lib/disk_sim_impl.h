@@ -20,6 +20,7 @@ struct inode {
 	uint32_t *dirty; /* numbers of dirty pages */
 	size_t n_dirty, cap_dirty;
 	uint64_t size, durable_size;
+	uint64_t last_off, last_end; /* of the newest write */
 	unsigned refs;   /* names in either image, pending changes, open files */
 	struct disk_sim_extra *extra;
 };

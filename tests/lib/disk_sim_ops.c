@@ -143,6 +143,8 @@ static int write_all(struct disk_file *f, const struct iovec *iov, int iovcnt,
 	int k;
 
 	AN(f->writable);
+	f->inode->last_off = off;
+	f->inode->last_end = end;
 	if (end > f->inode->size) {
 		if (ds->used_bytes + (end - f->inode->size) >
 		    ds->cfg.total_bytes)
