@@ -232,7 +232,7 @@ static bool predecessor_open(struct session *s, const struct cmd_send *m)
 	{
 		const struct cmd_send *o = &call_of(l)->cmd.send;
 
-		if (o->seq == m->after && o->part == 0)
+		if (o->seq == m->after && o->to == m->to && o->part == 0)
 			return true;
 	}
 	return false;

@@ -299,6 +299,26 @@ static void a_gap_that_nobody_fills_is_answered(void **state)
 	assert_in_range(i, 2, 9);
 }
 
+/* Only a send to the same account can be what it waits for. */
+static void a_gap_does_not_wait_for_another_destination(void **state)
+{
+	struct world *d = *state;
+	struct wire w;
+	unsigned i;
+
+	live(d, 1);
+	send_one(d, 2, 8, 0);
+	send_start(&w, 3, 9, 8);
+	wire_set(&w, W_TO, BOB + 1);
+	say(d, &w);
+	for (i = 0; i < 10 && d->s.n_sends == 2; i++) {
+		assert_int_equal(d->n_asked, 2);
+		answer_status(d, 1, ST_GAP);
+		pass(d, 250);
+	}
+	expect_error(d, "gap", 3, 0);
+}
+
 static void the_33rd_open_send_is_refused(void **state)
 {
 	struct world *d = *state;
@@ -408,6 +428,7 @@ int main(void)
 		T(who_overtook_waits_for_its_predecessor),
 		T(who_waits_outlives_its_predecessor),
 		T(a_gap_that_nobody_fills_is_answered),
+		T(a_gap_does_not_wait_for_another_destination),
 		T(the_33rd_open_send_is_refused),
 		T(open_sends_hold_at_most_a_mebibyte),
 		T(malformed_sends_are_named_and_the_session_lives),
