@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import subprocess
@@ -235,6 +236,11 @@ def test_send_follow_list_history(two):
     (talk,) = two.json("bob", "list")
     assert (talk["name"], talk["received"], talk["sent"]) == ("alice", 5, 0)
     assert "last without newline" in two.run("bob", "history", "alice").stdout
+    # No line of a text looks like the beginning of another message.
+    two.json("alice", "--whole", "send", "bob", stdin="a\n10:00 carol: b")
+    two.run("bob", "--sync", "follow")
+    assert re.search("^  10:00 carol: b", two.run("bob", "history", "alice").stdout,
+                     re.M)
 
 
 def test_history_that_the_server_holds(two):

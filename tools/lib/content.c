@@ -63,6 +63,8 @@ void content_printable(struct buf *b, const void *text, size_t n, bool lines)
 
 		if (len && harmless(p, len, lines)) {
 			buf_put(b, p, len);
+			if (*p == '\n')
+				buf_puts(b, "  ");
 		} else {
 			len = len ? len : 1;
 			for (i = 0; i < len; i++)

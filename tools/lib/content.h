@@ -25,7 +25,8 @@ void content_receipt(struct buf *b, enum receipt_kind kind, const uint8_t *mids,
 bool content_receipt_parse(const uint8_t *p, size_t n, enum receipt_kind *kind,
 			   const uint8_t **mids, unsigned *count);
 /* A stranger's text for a terminal: broken UTF-8 and control characters (but not
- * newlines, when `lines`) are shown as \xNN; appended with a zero that is not
+ * newlines, when `lines`) are shown as \xNN.  What follows a newline is moved in, or
+ * a text could pretend to be several messages.  Appended with a zero that is not
  * counted. */
 void content_printable(struct buf *b, const void *p, size_t n, bool lines);
 /* Message id of what the user named: sending it twice sends it once. */
