@@ -143,8 +143,12 @@ int client_send(struct client *c, const struct client_draft *d, uint64_t *seq,
 	struct client_entry en;
 	const struct send *tail;
 	struct send *s;
-	int rv = check(c, d, e);
+	struct err own;
+	int rv;
 
+	if (!e)
+		e = &own; /* the device keeps the store's */
+	rv = check(c, d, e);
 	if (rv)
 		return rv;
 	memset(&en, 0, sizeof en);

@@ -192,6 +192,29 @@ static void a_store_that_cannot_sync_stops_the_device(void **state)
 	assert_int_equal(client_state(d->client), CLIENT_STOPPED);
 }
 
+static int full_put(struct client_store *s, const struct client_entry *entry,
+		    struct err *e)
+{
+	(void)s;
+	(void)entry;
+	return err_set(e, ERR_NOSPACE, "put: as the test asked");
+}
+
+static void a_store_that_takes_no_send_stops_the_device(void **state)
+{
+	struct device_world *d = *state;
+	struct client_store_ops ops = *d->mem.store.ops;
+	struct client_draft draft = { .to = 9, .cls = 2, .body = "x", .body_len = 1 };
+	uint64_t seq;
+
+	ops.put = full_put;
+	device_live(d);
+	d->mem.store.ops = &ops;
+	assert_int_equal(client_send(d->client, &draft, &seq, NULL), ERR_NOSPACE);
+	assert_int_equal(client_state(d->client), CLIENT_STOPPED);
+	assert_int_equal(client_error(d->client)->code, ERR_NOSPACE);
+}
+
 static void a_page_moves_nothing(void **state)
 {
 	struct device_world *d = *state;
@@ -699,6 +722,7 @@ int main(void)
 		T(a_crash_between_sync_and_ack_loses_and_doubles_nothing),
 		T(truncated_history_is_a_hole),
 		T(a_store_that_cannot_sync_stops_the_device),
+		T(a_store_that_takes_no_send_stops_the_device),
 		T(a_page_moves_nothing),
 		cmocka_unit_test(close_codes_do_what_the_table_says),
 		T(a_new_token_is_used_at_once),
