@@ -21,6 +21,9 @@
 #include <unistd.h>
 
 #define BRIDGE_QUEUE_MAX (128u << 10)
+/* More than the parser alone ever queues: the rest is what TLS itself answers, and
+ * who does not read that is not read either. */
+#define BRIDGE_ANSWERS_MAX (2 * BRIDGE_QUEUE_MAX)
 #define BRIDGE_LINGER_MS 5000 /* for our last bytes, alert included */
 
 struct side {
@@ -185,7 +188,8 @@ static void pump(struct bridge *b)
 		b->deadline_ms = clock_ms(b->g->clock) + BRIDGE_LINGER_MS;
 	if (b->net.eof && !b->app.out.len && b->app.fd >= 0)
 		shutdown(b->app.fd, SHUT_WR);
-	side_poll(&b->net, b->app.out.len < BRIDGE_QUEUE_MAX && !b->failed,
+	side_poll(&b->net, b->app.out.len < BRIDGE_QUEUE_MAX &&
+			   b->net.out.len < BRIDGE_ANSWERS_MAX && !b->failed,
 		  on_net);
 	side_poll(&b->app, b->net.out.len < BRIDGE_QUEUE_MAX && !b->failed,
 		  on_app);
