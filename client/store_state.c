@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 #include "base/cursor.h"
+#include "base/wire.h"
 #include "client/store_state.h"
 
 #include <stdlib.h>
@@ -236,7 +237,8 @@ static void clock_heard(struct store_state *s, uint64_t lamport, uint64_t stamp)
 {
 	uint64_t heard = lamport > stamp ? lamport : stamp;
 
-	if (heard && heard >= s->meta.lamport)
+	/* As the engine: a `seen` beyond WIRE_U_MAX could never be said. */
+	if (heard && heard >= s->meta.lamport && heard < WIRE_U_MAX)
 		s->meta.lamport = heard + 1;
 }
 

@@ -51,6 +51,23 @@ static void records_come_once_and_in_order(void **state)
 	assert_int_equal(client_lamport(d->client), 8);
 }
 
+/* What the engine does not take for a clock, its store must not either. */
+static void a_clock_at_its_end_is_not_believed(void **state)
+{
+	struct device_world *d = *state;
+
+	device_live(d);
+	say_deliver(d, 1, 5);
+	say_deliver(d, 2, WIRE_U_MAX);
+	assert_int_equal(client_lamport(d->client), 6);
+	device_crash(d, SIZE_MAX);
+	assert_int_equal(client_cursor(d->client), 2);
+	assert_int_equal(client_lamport(d->client), 6);
+	device_send(d, 9, "goes out");
+	device_live(d);
+	device_expect(d, WIRE_SEND);
+}
+
 static void numbers_that_are_gone_are_told(void **state)
 {
 	struct device_world *d = *state;
@@ -715,6 +732,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(records_come_once_and_in_order),
+		T(a_clock_at_its_end_is_not_believed),
 		T(numbers_that_are_gone_are_told),
 		T(an_ack_leaves_after_the_store_has_synced),
 		T(half_a_window_is_acknowledged_at_once),
