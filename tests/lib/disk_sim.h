@@ -66,7 +66,8 @@ bool disk_sim_zero(struct disk_sim *ds, const char *path, uint64_t off,
 		   uint64_t len);
 
 /* Rot: one bit or one sector of some file's durable bytes, by the seed; files of
- * rows and the newest write of each file are left alone.  The path, or NULL: nothing there to damage. */
+ * rows and the newest write of each file are left alone.  The path, or NULL:
+ * nothing there to damage. */
 const char *disk_sim_rot(struct disk_sim *ds);
 
 struct disk_sim_stats {
