@@ -125,18 +125,35 @@ static uint64_t ring_bytes(const struct journal *j)
 	return (uint64_t)j->n_files * j->cfg.file_size;
 }
 
-static bool may_grow(const struct journal *j)
+static bool below_max(const struct journal *j)
 {
 	return j->n_files < JOURNAL_FILES_MAX &&
 	       ring_bytes(j) + j->cfg.file_size <= j->cfg.max_bytes;
+}
+
+/* Below two there is no ring: the file that is written is never the next one. */
+static bool may_grow(const struct journal *j)
+{
+	return below_max(j) && (j->grow_left >= j->cfg.file_size || j->n_files < 2);
+}
+
+/* How large the ring may get as things are. */
+static uint64_t ring_max(const struct journal *j)
+{
+	uint64_t has = ring_bytes(j), max = j->cfg.max_bytes;
+
+	if (has >= max || has + j->grow_left < has)
+		return max;
+	return has + j->grow_left < max ? has + j->grow_left : max;
 }
 
 /* The next file to write: one never used, else the oldest if it is free. */
 static uint32_t next_file(const struct journal *j)
 {
 	uint32_t i, old = NONE;
-	/* Behind three quarters of the ring a lagging follower loses its hold. */
-	bool force = !may_grow(j) || ring_bytes(j) * 4 > j->cfg.max_bytes * 3;
+	/* Behind three quarters of the ring a lagging follower loses its hold; not
+	 * for a full disk, which may have room again before it is too late. */
+	bool force = !below_max(j) || ring_bytes(j) * 4 > j->cfg.max_bytes * 3;
 
 	for (i = 0; i < j->n_files; i++) {
 		if (i == j->cur)
@@ -249,6 +266,9 @@ static void grow(struct journal *j)
 	if (j->growing || !may_grow(j) || clock_us(j->clock) < j->grow_retry_us)
 		return;
 	j->growing = true;
+	j->grown_bytes += j->cfg.file_size;
+	j->grow_left -= j->grow_left < j->cfg.file_size ? j->grow_left
+							: j->cfg.file_size;
 	j->grow = (struct disk_work){ .run = grow_run,
 				      .done = grow_done,
 				      .arg = j };
@@ -570,7 +590,7 @@ int journal_submit(struct journal *j, struct journal_req *r)
 	AN(r->shard < JOURNAL_SHARDS_MAX);
 	AN(r->n_entries <= JOURNAL_REQ_ENTRIES_MAX);
 	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries) &&
-	    (j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
+	    (j->no_entries || j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
 		return ERR_FULL;
 	memset(r->priv, 0, sizeof r->priv);
 	if (r->n_entries) {
@@ -584,6 +604,22 @@ int journal_submit(struct journal *j, struct journal_req *r)
 	j->q_bytes += rp->bytes;
 	j->stats.requests++;
 	return 0;
+}
+
+void journal_limit(struct journal *j, uint64_t grow_bytes, bool entries)
+{
+	/* The one that is being filled is not all on the disk yet. */
+	if (j->growing)
+		grow_bytes -= grow_bytes < j->cfg.file_size ? grow_bytes
+							    : j->cfg.file_size;
+	j->grow_left = grow_bytes;
+	j->grown_bytes = 0;
+	j->no_entries = !entries;
+}
+
+uint64_t journal_grown(const struct journal *j)
+{
+	return j->grown_bytes;
 }
 
 void journal_flush(struct journal *j)
@@ -670,10 +706,10 @@ bool journal_crowded(const struct journal *j)
 	uint64_t room = j->n_free * j->cfg.file_size;
 
 	if (may_grow(j))
-		room += j->cfg.max_bytes - ring_bytes(j);
+		room += ring_max(j) - ring_bytes(j);
 	if (j->cur != NONE && j->cur_off < j->cfg.file_size / 4 * 3)
 		room += j->cfg.file_size / 4 * 3 - j->cur_off;
-	return room < j->cfg.max_bytes / 8;
+	return room < ring_max(j) / 8;
 }
 
 uint32_t journal_pinned_by(const struct journal *j)
@@ -688,7 +724,7 @@ uint32_t journal_pinned_by(const struct journal *j)
 			old = i;
 	}
 	if (old == NONE ||
-	    (uint64_t)(used + 1) * j->cfg.file_size * 4 < j->cfg.max_bytes * 3)
+	    (uint64_t)(used + 1) * j->cfg.file_size * 4 < ring_max(j) * 3)
 		return NONE;
 	for (s = 0; s < JOURNAL_SHARDS_MAX; s++)
 		if (j->files[old].last[s] > j->shards[s].s.mark_index)
@@ -730,6 +766,7 @@ int journal_open(struct journal **out, struct disk *disk, struct clock *clock,
 	j->q_tail = &j->q_head;
 	j->cur = NONE;
 	j->idle_at_us = UINT64_MAX;
+	j->grow_left = UINT64_MAX;
 	j->next_group = 1;
 	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
 		j->shards[s].hold = UINT64_MAX;

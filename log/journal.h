@@ -109,6 +109,10 @@ uint32_t journal_pinned_by(const struct journal *j);
 /* Hold entries from `index` on for a lagging follower as long as the ring stays
  * under 3/4 of max_bytes (UINT64_MAX: no hold). */
 void journal_hold(struct journal *j, uint32_t shard, uint64_t index);
+/* What the disk has room for, everything at first: so many bytes of new files, and
+ * entries at all; without that journal_submit() refuses them as a full ring does. */
+void journal_limit(struct journal *j, uint64_t grow_bytes, bool entries);
+uint64_t journal_grown(const struct journal *j); /* bytes of files since then */
 
 struct journal_stats {
 	uint64_t groups, requests, entries, bytes, syncs;

@@ -64,6 +64,8 @@ struct journal {
 
 	struct disk_work grow;
 	bool growing;
+	uint64_t grow_left, grown_bytes; /* by journal_limit(), and since then */
+	bool no_entries;
 	int grow_status;
 	struct err grow_err;
 	struct disk_file *grown;
