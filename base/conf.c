@@ -608,6 +608,9 @@ int conf_check(const struct conf *c, struct err *e)
 	if (c->journal.max < 2 * c->journal.file_size)
 		return err_set(e, ERR_CONFIG, "journal.max must hold at least "
 			       "two files of journal.file_size");
+	if (c->disk.warn > c->disk.refuse || c->disk.refuse > c->disk.readonly)
+		return err_set(e, ERR_CONFIG, "disk.warn, disk.refuse and "
+			       "disk.readonly must not fall");
 	if (c->raft.election_ms < 3 * c->raft.heartbeat_ms)
 		return err_set(e, ERR_CONFIG, "raft.election_ms must be at "
 			       "least three times raft.heartbeat_ms");
