@@ -26,6 +26,7 @@
 #define LAMPORT_MAX ((1ull << 53) - 1) /* the client protocol's largest number */
 #define TTL_MAX_S (30u * 86400)
 #define SHARDS_MAX 256             /* per cluster */
+#define DISK_FULL_RETRY_MS 2000    /* what clients are told with ST_DISK_FULL */
 #define RESULT_RECORDS_MAX (1u << 20) /* bytes of encoded records in a result */
 
 enum status {

@@ -15,7 +15,6 @@
 #define HANDOVER_RETRY_MS 5000
 #define STOP_MAX_MS 5000
 #define HOLDS_MS 1000
-#define DISK_LOOK_MS 200
 #define TURN_ROUNDS_MAX 16
 #define TURN_APPLY_MAX (8u << 20) /* bytes; then sockets and timers have a look:
 			       a node that replays must not fall silent */
@@ -324,6 +323,25 @@ static bool peer_fit(struct node *n, struct shard *s, uint64_t peer,
 	return false;
 }
 
+/* Where the shard should be led; 0: here, or there is no better place.  No node
+ * with a full disk is made a leader, and one that has it looks for another. */
+static uint64_t better_place(struct node *n, uint32_t shard, uint64_t now_ms)
+{
+	uint64_t to = preferred(n, shard);
+	struct shard *s = &n->shards[shard];
+	unsigned k;
+
+	for (k = 0; k < n->cfg.n_members; k++) {
+		if (to != n->cfg.id && n->peer_level[to] < LEVEL_REFUSE &&
+		    peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
+			return to;
+		if (n->level < LEVEL_REFUSE)
+			break;
+		to = n->cfg.members[(shard + k + 1) % n->cfg.n_members];
+	}
+	return 0;
+}
+
 /* Each shard has a home by its number; a leader elsewhere hands it over when the
  * home has been up for a while.  A few at a time, so that no gateway sees all
  * its shards move at once. */
@@ -337,11 +355,13 @@ static void leaders_spread(struct node *n, uint64_t now_ms)
 	n->handover_ms = now_ms + 200;
 	for (i = 0; i < n->n_shards && moved < 4; i++) {
 		struct shard *s = &n->shards[i];
-		uint64_t to = preferred(n, i);
+		uint64_t to;
 
-		if (s->faulty || s->role != GROUP_LEADER || to == n->cfg.id ||
-		    now_ms < s->handover_ms ||
-		    !peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
+		if (s->faulty || s->role != GROUP_LEADER ||
+		    now_ms < s->handover_ms)
+			continue;
+		to = better_place(n, i, now_ms);
+		if (!to)
 			continue;
 		s->handover_ms = now_ms + HANDOVER_RETRY_MS;
 		moved += !group_transfer(s->group, to);
@@ -367,25 +387,6 @@ static void leaders_give_up(struct node *n, uint64_t now_ms)
 			}
 		}
 	}
-}
-
-/* In time: what is under way is written without asking. */
-static void disk_look(struct node *n, uint64_t now_ms)
-{
-	uint64_t left, total, reserve;
-	bool low;
-
-	if (now_ms < n->disk_ms)
-		return;
-	n->disk_ms = now_ms + DISK_LOOK_MS;
-	if (n->env.disk->ops->space(n->env.disk, &left, &total, NULL))
-		return;
-	reserve = total / 50 < NODE_DISK_RESERVE ? total / 50 : NODE_DISK_RESERVE;
-	low = left < (n->disk_low ? 2 * reserve : reserve);
-	if (low != n->disk_low)
-		log_event(low ? LOG_WARN : LOG_INFO, low ? "disk_low" : "disk_ok",
-			  "free=%" PRIu64 " total=%" PRIu64, left, total);
-	n->disk_low = low;
 }
 
 /* Followers that found their peer's link too full have nobody else to wake them:
@@ -543,7 +544,7 @@ void node_tick(struct node *n)
 		if (n->stopping && n->cfg.n_members > 1)
 			leaders_give_up(n, now_ms); /* who was behind */
 		holds(n, now_ms);
-		disk_look(n, now_ms);
+		node_disk_tick(n, now_ms);
 		backlog_look(n);
 		if (n->stopping && n->stop_done && stop_is_done(n, now_ms)) {
 			void (*done)(void *) = n->stop_done;
@@ -646,6 +647,8 @@ int node_open(struct node **out, const struct node_config *cfg,
 		return rv;
 	}
 	n->tick_ms = clock_ms(env->clock);
+	/* Before the first entry: it may come back to the disk that it left full. */
+	node_disk_tick(n, n->tick_ms);
 	/* Nothing is let go of before a leader said what may be. */
 	if (cfg->n_members > 1)
 		for (i = 0; i < n->n_shards; i++)
@@ -722,6 +725,8 @@ void node_info(struct node *n, struct node_info *out)
 
 		out->members[i] = id;
 		out->member_up[i] = id == n->cfg.id || n->up_since_ms[id];
+		out->member_level[i] = id == n->cfg.id ? n->level
+						       : n->peer_level[id];
 	}
 	for (i = 0; i < n->n_shards; i++) {
 		out->led += n->shards[i].role == GROUP_LEADER;
@@ -731,6 +736,9 @@ void node_info(struct node *n, struct node_info *out)
 	}
 	out->calls = n->calls;
 	out->subs = n->subs;
+	out->level = n->level;
+	out->disk_free = n->disk_free;
+	out->disk_total = n->disk_total;
 	journal_stats(n->journal, &out->journal);
 }
 

@@ -12,6 +12,7 @@
 #include "base/rand.h"
 #include "consensus/cmd.h"
 #include "consensus/group.h"
+#include "consensus/level.h"
 #include "consensus/net.h"
 #include "log/disk.h"
 #include "log/journal.h"
@@ -21,10 +22,6 @@
 #define NODE_CALLS_MAX 65536  /* calls in flight through one node; then busy */
 #define NODE_SUBS_MAX 262144  /* subscriptions served by one node */
 #define SLOTS 16384
-/* With less than this free on the disk (or 2 % of it, if that is less) the shards led
- * here take no sends: a full disk ends the process, so acks, checkpoints and what is
- * under way must find room.  Twice as much and they take them again. */
-#define NODE_DISK_RESERVE (64u << 20)
 
 struct node;
 
@@ -39,6 +36,7 @@ struct node_config {
 	struct store_config store;
 	uint64_t checkpoint_bytes, checkpoint_age_ms;
 	uint32_t batch_bytes, batch_records, batch_inflight;
+	struct level_config level;
 };
 
 struct node_env {
@@ -77,6 +75,8 @@ bool node_ready(const struct node *n);
 /* One try.  cb runs exactly once: status 0 and a decoded result (borrowed), or
  *   ERR_NOT_LEADER       nothing was done, try again soon (leader unknown)
  *   ERR_BUSY, ERR_FULL   nothing was done, retry later
+ *   ERR_NOSPACE          nothing was done: the disks of a majority are too full for
+ *                        it (level.h); later
  *   ERR_UNAVAILABLE      no way to the leader; nothing was done
  *   ERR_UNKNOWN_OUTCOME  may or may not have been done: retry the same command
  *   ERR_FORMAT           the command is malformed
@@ -149,9 +149,12 @@ void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out
 struct node_info {
 	uint64_t id, members[GROUP_VOTERS_MAX];
 	bool member_up[GROUP_VOTERS_MAX];
+	enum level member_level[GROUP_VOTERS_MAX]; /* as last heard */
 	unsigned n_members;
 	uint32_t shards, led, faulty;
 	uint64_t calls, subs, dirty_bytes;
+	enum level level;                /* this node's disk */
+	uint64_t disk_free, disk_total;  /* bytes, at the last look */
 	struct journal_stats journal;
 };
 void node_info(struct node *n, struct node_info *out);

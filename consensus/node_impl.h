@@ -51,11 +51,15 @@ struct node {
 	uint64_t handover_ms, holds_ms, disk_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
 	bool leaving[NET_NODE_MAX]; /* it stops: no leadership for it */
+	enum level level;   /* of the disk, at the last look */
+	uint64_t disk_free, disk_total;
+	uint64_t disk_wrote, disk_next; /* bytes since then; so many: look again */
+	enum level peer_level[NET_NODE_MAX];
+	int told_level[NET_NODE_MAX]; /* -1: none yet on this link */
 	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
 	bool stopping, dead;
 	bool deaf;          /* about to end: takes no messages any more */
 	bool woken;         /* something was asked for since the last turn */
-	bool disk_low;      /* below NODE_DISK_RESERVE: no sends */
 	bool backlogged;    /* followers of a peer wait for its link to drain */
 	void (*stop_done)(void *arg);
 	void *stop_arg;
@@ -102,6 +106,21 @@ void node_call_result(struct node *n, struct node_call *c,
 void node_slots_load(struct node *n);
 void node_nonce(struct node *n, uint8_t out[16]);
 
+/* node_disk.c */
+void node_disk_tick(struct node *n, uint64_t now_ms);
+void node_disk_look(struct node *n);
+void node_disk_peer_up(struct node *n, uint64_t peer);
+void node_disk_heard(struct node *n, uint64_t peer, unsigned l);
+/* What each shard may take, from the levels of its voters. */
+void node_disk_judge(struct node *n);
+static inline void node_disk_wrote(struct node *n, uint64_t bytes)
+{
+	n->disk_wrote += bytes;
+	if (n->disk_wrote + journal_grown(n->journal) > n->disk_next)
+		node_disk_look(n);
+}
+bool node_disk_takes(const struct shard *s, enum cmd_type type);
+
 /* rpc.c: answers to whoever waits, and messages of peers */
 void waiter_answer(struct node *n, const struct waiter *w, int status,
 		   const struct result *r);
@@ -113,6 +132,8 @@ int follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
 /* This node stops: peers hand no leadership back to it. */
 void rpc_leaving(struct node *n);
+/* How full this node's disk is; 0, or ERR_ of the link. */
+int rpc_level(struct node *n, uint64_t peer);
 void rpc_on_up(void *arg, uint64_t peer);
 void rpc_on_down(void *arg, uint64_t peer);
 void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len);

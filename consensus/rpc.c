@@ -12,6 +12,7 @@
  *   RECORDS  id u64, record (record_put_wire), repeated to the end
  *   END      id u64, why i32
  *   LEAVING  nothing: the sender stops
+ *   LEVEL    u8: how full the sender's disk is (level.h)
  *
  * Ids are the asker's.  A broken link ends everything that crossed it: calls
  * with an unknown outcome, subscriptions with ERR_UNAVAILABLE. */
@@ -35,6 +36,7 @@ enum rpc_message {
 	MSG_RECORDS = 23,
 	MSG_END = 24,
 	MSG_LEAVING = 25,
+	MSG_LEVEL = 26,
 };
 
 /* ---- what this node asked of others ------------------------------------------- */
@@ -634,6 +636,11 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 	case MSG_LEAVING:
 		n->leaving[peer] = true;
 		break;
+	case MSG_LEVEL:
+		type = cursor_u8(&c);
+		if (!c.bad)
+			node_disk_heard(n, peer, type);
+		break;
 	default:
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
@@ -657,6 +664,14 @@ void rpc_leaving(struct node *n)
 	}
 }
 
+int rpc_level(struct node *n, uint64_t peer)
+{
+	buf_clear(&n->scratch);
+	buf_u8(&n->scratch, MSG_LEVEL);
+	buf_u8(&n->scratch, (uint8_t)n->level);
+	return post(n, peer);
+}
+
 void rpc_on_up(void *arg, uint64_t peer)
 {
 	struct node *n = arg;
@@ -667,6 +682,7 @@ void rpc_on_up(void *arg, uint64_t peer)
 	log_event(LOG_INFO, "peer_up", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = clock_ms(n->env.clock);
 	n->leaving[peer] = false;
+	node_disk_peer_up(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
@@ -706,6 +722,7 @@ void rpc_on_down(void *arg, uint64_t peer)
 	log_event(LOG_INFO, "peer_down", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = 0;
 	n->links[peer]++;
+	node_disk_judge(n);
 	for (i = 0; i < n->remotes.used; i++) {
 		struct remote *m = &n->remotes.slots[i];
 

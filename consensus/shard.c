@@ -103,8 +103,9 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 		return ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER || s->node->stopping)
 		return ERR_NOT_LEADER;
-	if (store_full(s->store) ||
-	    (s->node->disk_low && decoded.type == CMD_SEND))
+	if (!node_disk_takes(s, decoded.type))
+		return ERR_NOSPACE;
+	if (store_full(s->store))
 		return ERR_BUSY;
 	if (!batch_has_room(s, len)) {
 		batch_submit(s);
@@ -255,6 +256,7 @@ static void on_apply(void *arg, struct entry *e)
 	}
 	s->bytes_since_ckpt += e->rec_len;
 	n->turn_applied += e->rec_len;
+	node_disk_wrote(n, e->rec_len);
 	metric_add(M_APPLIED, 1);
 	if (s->fly_n) {
 		struct entry *own = s->inflight[s->fly_head].entry;

@@ -240,6 +240,10 @@ static int open_node(struct quipud *q, struct err *e)
 		.batch_bytes = (uint32_t)c->batch.bytes,
 		.batch_records = (uint32_t)c->batch.records,
 		.batch_inflight = (uint32_t)c->batch.inflight,
+		.level = { .warn = (unsigned)c->disk.warn,
+			   .refuse = (unsigned)c->disk.refuse,
+			   .readonly = (unsigned)c->disk.readonly,
+			   .reserve = c->disk.reserve },
 	};
 	struct node_env env = {
 		.disk = q->disk,

@@ -223,6 +223,9 @@ static void on_answer(struct node_call *nc, int status,
 	case ERR_FULL:
 	case ERR_UNAVAILABLE:
 		break;
+	case ERR_NOSPACE: /* an answer like the shard's own */
+		c->cb(c, 0, &(struct result){ .status = ST_DISK_FULL });
+		return;
 	default:
 		c->cb(c, status, res);
 		return;

@@ -193,6 +193,7 @@ static int setup(void **state)
 	n->batch_bytes = 128 << 10;
 	n->batch_records = 1024;
 	n->batch_inflight = 2;
+	n->level.refuse = 98;
 	t = xcalloc(1, sizeof *t);
 	world_init(&t->world, &cfg);
 	assert_true(world_start(&t->world, 1));
@@ -333,17 +334,17 @@ static void test_a_disk_that_is_nearly_full_takes_no_sends(void **state)
 	disk_sim_stats(medium, &st);
 	/* 2 % of it is left, less a page. */
 	disk_sim_set_total(medium, st.used_bytes + st.used_bytes / 49 - 8192);
-	run(1000000);
-	assert_int_equal(propose(&c), ERR_BUSY);
+	run(1200000);
+	assert_int_equal(propose(&c), ERR_NOSPACE);
 	/* What makes room goes on. */
 	assert_int_equal(propose(&cursor), 0);
 	assert_int_equal(t->result.status, ST_OK);
 	/* A little more is not enough to begin again; this is: */
 	disk_sim_set_total(medium, st.used_bytes + st.used_bytes / 40);
-	run(1000000);
-	assert_int_equal(propose(&c), ERR_BUSY);
+	run(1200000);
+	assert_int_equal(propose(&c), ERR_NOSPACE);
 	disk_sim_set_total(medium, st.used_bytes * 2);
-	run(1000000);
+	run(1200000);
 	send_one(2);
 	assert_true(world_up(&t->world, 1));
 }
