@@ -315,6 +315,15 @@ static void again_later(struct client *c, struct send *s)
 		   rand_below(c->cfg.rand, ms * 500 + 1);
 }
 
+/* The server knows better when it is of use, within reason. */
+static void not_before(const struct client *c, struct send *s, uint64_t ms)
+{
+	if (ms > CLIENT_BACKOFF_MAX_MS)
+		ms = CLIENT_BACKOFF_MAX_MS;
+	if (s->at_us < client_now(c) + ms * 1000)
+		s->at_us = client_now(c) + ms * 1000;
+}
+
 static void make_void(struct client *c, struct send *s, const char *problem)
 {
 	struct err e;
@@ -388,6 +397,7 @@ bool outbox_on_error(struct client *c, const struct wire *w)
 		gap(c, s);
 	} else if (status >= 500 || status == 429 || status == 401 || status == 0) {
 		again_later(c, s);
+		not_before(c, s, wire_u(w, W_RETRY_MS));
 	} else if (s->e.cls == 0) {
 		struct client_settled d = { .outcome = CLIENT_REFUSED,
 					    .problem = s->problem };

@@ -264,7 +264,9 @@ void http_problem(struct http_req *r, unsigned status, const char *name,
 
 void http_problem_status(struct http_req *r, int status)
 {
-	if (status_http(status) == 503)
+	if (status == ST_DISK_FULL)
+		r->retry_s = DISK_FULL_RETRY_MS / 1000;
+	else if (status_http(status) == 503)
 		r->retry_s = 1;
 	http_problem(r, (unsigned)status_http(status), status_problem(status),
 		     status_title(status), NULL);

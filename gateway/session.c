@@ -68,7 +68,8 @@ void session_put(struct session *s, const struct wire *w)
 }
 
 static void put_problem(struct session *s, const struct wire_problem *p,
-			uint64_t id, uint64_t seq, unsigned code)
+			uint64_t id, uint64_t seq, unsigned code,
+			uint64_t retry_ms)
 {
 	struct buf *scratch = &s->env->scratch;
 	struct wire w;
@@ -83,6 +84,8 @@ static void put_problem(struct session *s, const struct wire_problem *p,
 		wire_set(&w, W_SEQ, seq);
 	if (code)
 		wire_set(&w, W_CODE, code);
+	if (retry_ms)
+		wire_set(&w, W_RETRY_MS, retry_ms);
 	session_put(s, &w);
 }
 
@@ -103,7 +106,7 @@ void session_error(struct session *s, enum session_problem p, uint64_t id,
 
 	if (seq != SESSION_NO_ID)
 		metric_add_label(M_REFUSED, wp.type, 1);
-	put_problem(s, &wp, id, seq, 0);
+	put_problem(s, &wp, id, seq, 0, 0);
 }
 
 void session_error_status(struct session *s, int status, uint64_t id,
@@ -115,7 +118,8 @@ void session_error_status(struct session *s, int status, uint64_t id,
 
 	if (seq != SESSION_NO_ID)
 		metric_add_label(M_REFUSED, wp.type, 1);
-	put_problem(s, &wp, id, seq, 0);
+	put_problem(s, &wp, id, seq, 0,
+		    status == ST_DISK_FULL ? DISK_FULL_RETRY_MS : 0);
 }
 
 /* ---- the end ---------------------------------------------------------------------- */
@@ -174,7 +178,7 @@ void session_refuse(struct session *s, enum session_problem p, uint64_t id,
 
 	if (s->state == SESSION_CLOSED)
 		return;
-	put_problem(s, &wp, id, SESSION_NO_ID, code);
+	put_problem(s, &wp, id, SESSION_NO_ID, code, 0);
 	session_close(s, code, wp.type);
 }
 

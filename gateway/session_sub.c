@@ -374,7 +374,7 @@ static void on_cursor(struct route_call *c, int status, const struct result *res
 	route_put(s->env->route, c);
 	if (status == 0 && res->status == ST_OK) {
 		s->proposed = told;
-	} else if (status == 0) {
+	} else if (status == 0 && res->status != ST_DISK_FULL) {
 		if (res->status == ST_DEVICE_REMOVED ||
 		    res->status == ST_NOT_FOUND) {
 			session_refuse(s, P_DEVICE_REMOVED, SESSION_NO_ID,

@@ -237,6 +237,13 @@ void say_deliver(struct device_world *d, uint64_t n, uint64_t lamport)
 void say_error(struct device_world *d, const struct wire *send, const char *name,
 	       unsigned status, unsigned code)
 {
+	say_error_retry(d, send, name, status, code, 0);
+}
+
+void say_error_retry(struct device_world *d, const struct wire *send,
+		     const char *name, unsigned status, unsigned code,
+		     uint64_t retry_ms)
+{
 	struct wire_problem p = { .type = name, .title = "t", .status = status };
 	struct buf b = BUF_INIT;
 	struct wire w;
@@ -251,6 +258,8 @@ void say_error(struct device_world *d, const struct wire *send, const char *name
 	}
 	if (code)
 		wire_set(&w, W_CODE, code);
+	if (retry_ms)
+		wire_set(&w, W_RETRY_MS, retry_ms);
 	say(d, &w);
 	buf_release(&b);
 }

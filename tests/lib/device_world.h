@@ -61,6 +61,9 @@ void say_deliver(struct device_world *d, uint64_t n, uint64_t lamport);
 /* About d->w's request when it is a send (id and seq), else the session. */
 void say_error(struct device_world *d, const struct wire *send, const char *name,
 	       unsigned status, unsigned code);
+void say_error_retry(struct device_world *d, const struct wire *send,
+		     const char *name, unsigned status, unsigned code,
+		     uint64_t retry_ms);
 void say_goodbye(struct device_world *d, unsigned code, uint64_t retry_ms);
 void say_id(struct device_world *d, enum wire_frame t, uint64_t id);
 

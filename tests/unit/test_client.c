@@ -189,6 +189,23 @@ static void a_gap_waits_for_the_predecessor(void **state)
 	device_expect_nothing(d);
 }
 
+static void a_full_disk_is_waited_for_as_long_as_it_says(void **state)
+{
+	struct device_world *d = *state;
+
+	device_live(d);
+	device_send(d, BOB, "1");
+	device_expect(d, WIRE_SEND);
+	say_error_retry(d, &d->w, "disk-full", 503, 0, 7000);
+	device_pass(d, 6900);
+	device_expect_nothing(d);
+	device_pass(d, 200);
+	device_expect(d, WIRE_SEND);
+	assert_int_equal(d->w.u[W_SEQ], 1);
+	say_ack(d, 1, 10, false);
+	device_expect_nothing(d);
+}
+
 static void an_unknown_recipient_ends_a_send_and_is_no_predecessor(void **state)
 {
 	struct device_world *d = *state;
@@ -337,6 +354,7 @@ int main(void)
 		T(the_span_counts_from_the_lowest_unsettled),
 		T(the_span_holds_across_a_crash),
 		T(a_gap_waits_for_the_predecessor),
+		T(a_full_disk_is_waited_for_as_long_as_it_says),
 		T(an_unknown_recipient_ends_a_send_and_is_no_predecessor),
 		T(a_predecessor_that_is_gone_is_not_named_again),
 		T(a_refused_send_becomes_a_void),
