@@ -14,7 +14,7 @@
  *                                       shards, led, faulty, calls, subs,
  *                                       sessions, http, sends_open, listen,
  *                                       journal {...}
- *   nodes            -                  nodes [{id, self, up}]
+ *   nodes            -                  nodes [{id, self, up, disk}]
  *   shards           [shard]            shards [{shard, role, term, leader,
  *                                       commit, applied, last, durable,
  *                                       records, root, digest, subs, faulty,

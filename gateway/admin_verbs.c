@@ -75,7 +75,7 @@ static void status(struct admin_req *r)
 {
 	struct gateway *g = r->g;
 	struct node_info ni;
-	json_t *o = json_object(), *j = json_object();
+	json_t *o = json_object(), *j = json_object(), *d = json_object();
 	char *listen;
 
 	node_info(g->node, &ni);
@@ -95,6 +95,10 @@ static void status(struct admin_req *r)
 	listen = gateway_address(g);
 	json_object_set_new(o, "listen", json_string(listen));
 	free(listen);
+	json_object_set_new(d, "level", json_string(level_name(ni.level)));
+	set_num(d, "free_bytes", ni.disk_free);
+	set_num(d, "size_bytes", ni.disk_total);
+	json_object_set_new(o, "disk", d);
 	set_num(j, "groups", ni.journal.groups);
 	set_num(j, "requests", ni.journal.requests);
 	set_num(j, "entries", ni.journal.entries);
@@ -123,6 +127,8 @@ static void nodes(struct admin_req *r)
 		json_object_set_new(o, "self",
 				    json_boolean(ni.members[i] == ni.id));
 		json_object_set_new(o, "up", json_boolean(ni.member_up[i]));
+		json_object_set_new(o, "disk",
+				    json_string(level_name(ni.member_level[i])));
 		json_array_append_new(list, o);
 	}
 	admin_ok(r, json_pack("{s:o}", "nodes", list));

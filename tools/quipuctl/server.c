@@ -102,11 +102,12 @@ int ctl_nodes(struct ctl *c, int argc, char **argv)
 		return rv;
 	if (c->json)
 		return ctl_print(o);
-	table_init(&t, "node up self");
+	table_init(&t, "node up self disk");
 	json_array_foreach(json_object_get(o, "nodes"), i, n) {
 		table_cell(&t, "%" PRIu64, ctl_u(n, "id"));
 		cell(&t, json_object_get(n, "up"));
 		cell(&t, json_object_get(n, "self"));
+		cell(&t, json_object_get(n, "disk"));
 	}
 	table_print(&t, stdout);
 	json_decref(o);
