@@ -35,6 +35,13 @@ static void draw_node(struct node_config *n, struct rand *r, bool cluster)
 	n->batch_bytes = (uint32_t)PICK(r, 8 << 10, 128 << 10);
 	n->batch_records = (uint32_t)PICK(r, 2, 16, 1024);
 	n->batch_inflight = (uint32_t)PICK(r, 1, 2, 8);
+	/* Without levels a full disk ends a node; with them it mostly does not. */
+	n->level = (struct level_config){
+		.warn = 85,
+		.refuse = (unsigned)PICK(r, 92, 92, 100),
+		.readonly = (unsigned)PICK(r, 97, 97, 100),
+		.reserve = PICK(r, 0, 256 << 10),
+	};
 }
 
 void params_draw(struct params *p, uint64_t seed)
