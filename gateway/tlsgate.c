@@ -105,6 +105,8 @@ static void bridge_close(struct bridge *b)
 	b->tls = NULL;
 	side_close(&b->net);
 	side_close(&b->app);
+	/* Room for plain bytes is made before there is a pair. */
+	buf_release(&b->app.out);
 }
 
 /* ---- pumping ---------------------------------------------------------------- */
