@@ -363,7 +363,8 @@ static const struct http_route *find_route(struct http_req *r,
 {
 	unsigned i;
 
-	if (strcmp(method, "HEAD") == 0)
+	r->head = strcmp(method, "HEAD") == 0;
+	if (r->head)
 		method = "GET";
 	for (i = 0; i < sizeof tables / sizeof tables[0]; i++) {
 		const struct http_route *t;

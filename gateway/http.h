@@ -38,6 +38,7 @@ struct http_req {
 	const char *allow;       /* 405 */
 	unsigned retry_s;        /* Retry-After, 0: none */
 	bool checked, close, suspended, queued, upgrade, v10;
+	bool head;               /* HEAD: a GET whose content stays here */
 	char param[HTTP_PARAM_MAX];
 	char id[17];             /* request id: instance of problems */
 	struct token_claims claims;

@@ -107,7 +107,7 @@ void ws_open(struct http_req *r)
 	enum wire_format format = WIRE_CBOR;
 	char accept[29];
 
-	if (r->v10 || !asks_for_websocket(r)) {
+	if (r->v10 || r->head || !asks_for_websocket(r)) {
 		http_problem(r, 426, "upgrade-required",
 			     "This is a WebSocket of version 13", NULL);
 		return;

@@ -233,6 +233,16 @@ def test_bodies_are_json_and_bounded(node):
     assert got.startswith(b"HTTP/1.1 204")
 
 
+def test_only_get_opens_a_stream(node):
+    want = [b"Connection: Upgrade", b"Upgrade: websocket",
+            b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + b"A" * 22 + b"==",
+            b"Sec-WebSocket-Protocol: quipu.v1.json"]
+    for method, status in ((b"HEAD", b"426"), (b"GET", b"101")):
+        with socket.create_connection((node.host, node.port), WAIT_S) as s:
+            s.sendall(head(method + b" /v1/stream HTTP/1.1", *want))
+            assert s.recv(12) == b"HTTP/1.1 " + status
+
+
 def test_a_body_is_read_for_a_good_token_only(node):
     for token in (b"x", b""):
         status, closes, problem = http(node, body_of(100, token=token))
