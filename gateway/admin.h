@@ -13,6 +13,7 @@
  *   status           -                  id, version, uptime_s, ready, draining,
  *                                       shards, led, faulty, calls, subs,
  *                                       sessions, http, sends_open, listen,
+ *                                       disk {level, free_bytes, size_bytes},
  *                                       journal {...}
  *   nodes            -                  nodes [{id, self, up, disk}]
  *   shards           [shard]            shards [{shard, role, term, leader,
