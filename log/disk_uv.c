@@ -348,7 +348,9 @@ static int uv_space(struct disk *d, uint64_t *free_bytes, uint64_t *total_bytes,
 	if (statvfs(d->root, &st) < 0)
 		return err_errno(e, errno, "statvfs %s", d->root);
 	*free_bytes = (uint64_t)st.f_bavail * st.f_frsize;
-	*total_bytes = (uint64_t)st.f_blocks * st.f_frsize;
+	/* As df: what is reserved for root is not ours and not used either. */
+	*total_bytes = (uint64_t)(st.f_blocks - st.f_bfree + st.f_bavail) *
+		       st.f_frsize;
 	return 0;
 }
 
