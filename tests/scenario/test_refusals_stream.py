@@ -395,6 +395,25 @@ def test_a_resume_that_cannot_be_is_named(node, cursor, epoch, reason):
     run(talk())
 
 
+def test_a_session_without_records_ends_as_others_do(node):
+    async def talk():
+        (a, b), = people(node, 1, devices=2)
+        a.cursor, a.epoch = 7, 1
+        b.cursor, b.epoch = 7, 1
+        assert (await a.connect(node.address))["reason"] == "ahead"
+        assert (await b.connect(node.address))["reason"] == "ahead"
+        again = Device(a.account, a.number, a.token)
+        await again.connect(node.address)
+        await a.until(lambda: a.closed)
+        assert a.closed.code == 4409
+        node.admin("device-remove", account=f"{b.account:016x}",
+                   device=b.number)
+        await b.until(lambda: b.closed)
+        assert b.closed.code == 4403
+        await again.close()
+    run(talk())
+
+
 def test_storage_that_went_back_in_time_is_named(node):
     async def talk():
         (a,), (b,) = people(node, 2)
