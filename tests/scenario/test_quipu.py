@@ -386,7 +386,17 @@ def test_a_bad_token_is_told(two, node):
     done = two.run("alice", "send", "bob", "kept", want=1)
     assert "token" in done.stderr and "1 not acknowledged yet" in done.stderr
     fresh = ctl(node, "token", profile["account"], profile["device"]).stdout.strip()
+    # What an earlier try left behind lends the secret neither its mode nor its place.
+    profile = two.home / "alice" / "profile.json"
+    left = profile.with_name("profile.json.new")
+    left.write_text("half")
+    left.chmod(0o644)
     two.run("alice", "--token", fresh, "login")
+    assert profile.stat().st_mode & 0o777 == 0o600
+    elsewhere = two.home / "elsewhere"
+    left.symlink_to(elsewhere)
+    two.run("alice", "--token", fresh, "login")
+    assert not profile.is_symlink() and not elsewhere.exists()
     assert two.json("alice", "flush")[0]["outcome"] == "acked"
     done = two.run("bob", "--token", fresh, "login", want=1)
     assert "another's" in done.stderr

@@ -206,7 +206,8 @@ int profile_save(struct profile *p, struct err *e)
 	tmp = xasprintf("%s.new", p->path);
 	n = strlen(text);
 	text[n++] = '\n'; /* in the place of its zero */
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	unlink(tmp); /* of a crash: its mode, or where it points, may be anything */
+	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || write(fd, text, n) != (ssize_t)n || fsync(fd) ||
 	    rename(tmp, p->path))
 		rv = err_errno(e, errno, "%s", tmp);
