@@ -19,6 +19,8 @@
 #define READ_SIZE 65536
 #define LINGER_MS 2000  /* our last bytes may take so long */
 #define FULL_WAIT_MS 50
+/* What TLS itself answers (key updates) while nothing is read of it. */
+#define ANSWERS_MAX (256u << 10)
 
 struct conn {
 	struct client_os *os;
@@ -33,6 +35,7 @@ struct conn {
 	struct buf out;  /* for the socket */
 	struct buf sent; /* that libuv is writing */
 	struct buf plain;
+	size_t answers;  /* of TLS itself, since all was written */
 	uv_shutdown_t shutdown;
 	unsigned handles; /* tcp, linger, lookup: not closed yet */
 	bool looking, tcp_open, up, writing, ending, dead;
@@ -164,6 +167,8 @@ static void on_written(uv_write_t *req, int status)
 
 	c->writing = false;
 	buf_clear(&c->sent);
+	if (c->out.len == 0)
+		c->answers = 0;
 	if (c->dead)
 		return;
 	if (status < 0) {
@@ -257,6 +262,7 @@ static void conn_up(struct conn *c)
 
 static void feed(struct conn *c, const char *p, size_t n)
 {
+	size_t before = c->out.len;
 	struct err e = { 0 };
 	int rv;
 
@@ -268,6 +274,11 @@ static void feed(struct conn *c, const char *p, size_t n)
 	}
 	buf_clear(&c->plain);
 	rv = tls_feed(c->tls, p, n, &c->plain, &c->out, &e);
+	c->answers += c->out.len - before;
+	if (c->answers > ANSWERS_MAX) {
+		conn_fail(c, "", "the gateway asks much and reads nothing");
+		return;
+	}
 	if (!c->up && rv == 0 && tls_is_up(c->tls))
 		conn_up(c);
 	if (c->up && c->plain.len) {
