@@ -104,6 +104,26 @@ static void fatal(struct journal *j, const struct err *e)
 	j->fatal(j->fatal_arg, e);
 }
 
+void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
+		       uint64_t index, uint64_t term)
+{
+	struct jindex *x = &j->shards[shard];
+	uint32_t i;
+
+	x->head = x->n = 0;
+	x->s.first_index = index + 1;
+	x->s.last_index = index;
+	x->s.last_term = term;
+	x->s.incarnation = incarnation;
+	if (index >= x->s.mark_index) {
+		x->s.mark_index = index;
+		x->s.mark_term = term;
+	}
+	/* What it voids pins no file. */
+	for (i = 0; i < j->n_files; i++)
+		j->files[i].last[shard] = 0;
+}
+
 static bool file_free(const struct journal *j, const struct jfile *f, bool force)
 {
 	uint32_t s;
@@ -395,6 +415,14 @@ static void put_request(struct journal *j, struct journal_req *r, unsigned *n,
 		put_u64(row + 8, e->index);
 		put_u64(row + 16, e->term);
 	}
+	if (r->install) {
+		put_u64(vote, r->install);
+		put_small(j, n, JR_INSTALL, r->shard, r->install_term,
+			  r->install_index, vote, 8);
+		*off += 64;
+		put_u64(row + 8, r->install_index);
+		put_u64(row + 16, r->install_term);
+	}
 	if (r->has_mark) {
 		put_small(j, n, JR_MARK, r->shard, r->mark_term, r->mark_index,
 			  NULL, 0);
@@ -499,7 +527,7 @@ static void group_start(struct journal *j)
 		bytes = jqueue_take(j, &records, &small);
 	else
 		bytes = jqueue_take_small(j, &records, &small);
-	if (!records)
+	if (!j->w_head)
 		return;
 	j->q_bytes -= bytes;
 	group_write(j, records, small);
@@ -532,6 +560,11 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	free(rp->entries);
 	rp->entries = NULL;
 	j->stats.entries += r->n_entries;
+	if (r->install) {
+		journal_installed(j, r->shard, r->install, r->install_index,
+				  r->install_term);
+		count_free(j);
+	}
 	if (r->has_mark && r->mark_index >= x->s.mark_index) {
 		x->s.mark_index = r->mark_index;
 		x->s.mark_term = r->mark_term;
@@ -589,6 +622,9 @@ int journal_submit(struct journal *j, struct journal_req *r)
 
 	AN(r->shard < JOURNAL_SHARDS_MAX);
 	AN(r->n_entries <= JOURNAL_REQ_ENTRIES_MAX);
+	AN(!r->install || !r->n_entries);
+	if (r->install)
+		jqueue_void(j, r->shard);
 	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries) &&
 	    (j->no_entries || j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
 		return ERR_FULL;
@@ -620,6 +656,11 @@ void journal_limit(struct journal *j, uint64_t grow_bytes, bool entries)
 uint64_t journal_grown(const struct journal *j)
 {
 	return j->grown_bytes;
+}
+
+uint64_t journal_request_max(const struct journal *j)
+{
+	return (j->cfg.file_size - JF_HEADER) / 4;
 }
 
 void journal_flush(struct journal *j)

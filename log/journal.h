@@ -43,10 +43,11 @@ struct journal_shard {
 	uint64_t first_index, last_index;
 	uint64_t last_term;   /* of last_index */
 	uint64_t mark_index, mark_term; /* last MARK: durable applied index */
+	uint32_t incarnation; /* of its folder; 0: none was ever installed */
 };
 
-/* One request: any of a vote, a truncation, entries, a mark, written in this
- * order as one piece of one group.  The struct is the caller's and stays put
+/* One request: any of a vote, a truncation, entries, a mark, or an install alone,
+ * written in this order as one piece of one group.  The struct is the caller's and stays put
  * until cb, which runs exactly once on the loop, never inside the submitting
  * call, after the fdatasync that covers it.  References on the entries are
  * taken by the journal and dropped by it. The entries array may go at once. */
@@ -59,6 +60,11 @@ struct journal_req {
 	unsigned n_entries;
 	bool has_mark;
 	uint64_t mark_index, mark_term;
+	/* A snapshot is in force: the folder's incarnation, applied index and
+	 * term are these; all entries before are void, also those that wait,
+	 * and the next is index + 1. */
+	uint32_t install;
+	uint64_t install_index, install_term;
 	void (*cb)(struct journal_req *r);
 	void *arg;
 	void *priv[6]; /* the journal's */
@@ -87,9 +93,12 @@ uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index);
 
 /* Queue a request.  ERR_FULL (and no callback) when queue_bytes wait or the ring
  * is at max_bytes; the pinning shard is then journal_pinned_by().  Requests with
- * only votes, truncations and marks are never refused as full, nor is a barrier
+ * only votes, truncations, marks and installs are never refused as full, nor is a barrier
  * (one entry of its type byte). */
 int journal_submit(struct journal *j, struct journal_req *r);
+/* Bytes of entries that one request should not exceed (a single entry may): several
+ * fit a file, so that what marks and votes need is never taken by one. */
+uint64_t journal_request_max(const struct journal *j);
 /* Hand the queue to the writer now if it is idle; call at the end of each turn
  * of the loop.  While a group is being written, the queue gathers the next. */
 void journal_flush(struct journal *j);

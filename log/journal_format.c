@@ -5,7 +5,7 @@ static const char file_magic[8] = { 'Q', 'U', 'I', 'P', 'U', 'J', 'N', '1' };
 void jf_put_shard(uint8_t *p, uint32_t id, const struct journal_shard *s)
 {
 	put_u32(p, id);
-	put_u32(p + 4, 0);
+	put_u32(p + 4, s->incarnation);
 	put_u64(p + 8, s->term);
 	put_u64(p + 16, s->vote);
 	put_u64(p + 24, s->last_index);

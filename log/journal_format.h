@@ -4,7 +4,7 @@
  *    0   8  magic QUIPUJN1        8  4  version       12  4  header length
  *   16   8  use                  24 16  cluster id    40  8  node id
  *   48   8  last durable group   56  4  shards        60  4  zero
- *   64  64 each: shard u32, zero u32, term, vote, last index, last term,
+ *   64  64 each: shard u32, incarnation u32, term, vote, last index, last term,
  *       mark index, mark term, zero (u64 each)
  *  end-8  8  XXH3-64 of all before it
  *

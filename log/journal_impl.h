@@ -92,10 +92,16 @@ void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
 void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
+/* A snapshot at `index` takes the place of all entries of the shard. */
+void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
+		       uint64_t index, uint64_t term);
 
 /* journal_queue.c.  Each takes requests off the queue into the group (w_head) and
  * returns their bytes. */
 uint64_t jqueue_bytes(struct journal_req *r);
+/* Entries and truncations of the shard that wait will not be written: an install
+ * takes their place, and may need the room that they wait for. */
+void jqueue_void(struct journal *j, uint32_t shard);
 /* One entry of a type byte alone. */
 bool jqueue_is_barrier(struct entry *const *entries, unsigned n);
 /* Bytes of the group that may be made now; the queue is not empty. */

@@ -1,12 +1,15 @@
 /* The journal's queue: which of the waiting requests make the next group. */
 #include "log/journal_impl.h"
 
+#include <stdlib.h>
+
 #define GROUP_BYTES_MAX (8u << 20)
 
 /* Small records of a request: vote, truncation, mark. */
 static unsigned small_records(const struct journal_req *r)
 {
-	return r->has_vote + (r->truncate_from != 0) + r->has_mark;
+	return r->has_vote + (r->truncate_from != 0) + r->has_mark +
+	       (r->install != 0);
 }
 
 uint64_t jqueue_bytes(struct journal_req *r)
@@ -22,6 +25,28 @@ uint64_t jqueue_bytes(struct journal_req *r)
 bool jqueue_is_barrier(struct entry *const *entries, unsigned n)
 {
 	return n == 1 && entries[0]->len == 1;
+}
+
+void jqueue_void(struct journal *j, uint32_t shard)
+{
+	struct journal_req *r;
+	unsigned i;
+
+	for (r = j->q_head; r; r = jreq_priv(r)->next) {
+		struct jreq_priv *rp = jreq_priv(r);
+
+		if (r->shard != shard)
+			continue;
+		for (i = 0; i < r->n_entries; i++)
+			entry_unref(rp->entries[i]);
+		free(rp->entries);
+		rp->entries = NULL;
+		r->n_entries = 0;
+		r->truncate_from = 0;
+		j->q_bytes -= rp->bytes;
+		rp->bytes = jqueue_bytes(r);
+		j->q_bytes += rp->bytes;
+	}
 }
 
 static uint64_t group_max(const struct journal *j)
@@ -99,7 +124,8 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 	if (j->cur == JOURNAL_NO_FILE)
 		return 0;
 	room = j->cfg.file_size - j->cur_off;
-	/* Votes, a page each, leave the end to marks, which free files. */
+	/* Votes, a page each, leave the end to marks and installs, which free
+	 * files. */
 	for_votes = room > j->cfg.file_size / 8 ? room - j->cfg.file_size / 8
 						: 0;
 	while (*pp) {
@@ -114,7 +140,8 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 		/* Each with a row of its own, at the worst. */
 		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
 					     (*records + 2u) * JG_ROW >
-				     (r->has_mark ? room : for_votes)) {
+				     (r->has_mark || r->install ? room
+								: for_votes)) {
 			behind[r->shard / 64] |= bit;
 			pp = &jreq_priv(*pp)->next;
 		} else {

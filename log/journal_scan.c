@@ -31,7 +31,7 @@ struct found {
 
 /* What replay needs of a record, so that no byte is read twice. */
 struct srec {
-	uint64_t term, index, off, vote;
+	uint64_t term, index, off, vote; /* vote: or incarnation */
 	uint32_t shard, len;
 	uint8_t type;
 };
@@ -67,8 +67,10 @@ static void rec_add(struct scan *sc, const struct jr *r, uint64_t off)
 		.term = r->term,
 		.index = r->index,
 		.off = off,
-		.vote = r->type == JR_VOTE && r->len == 8 ? get_u64(r->payload)
-							  : 0,
+		.vote = (r->type == JR_VOTE || r->type == JR_INSTALL) &&
+					r->len == 8
+				? get_u64(r->payload)
+				: 0,
 		.shard = r->shard,
 		.len = r->len,
 		.type = r->type,
@@ -159,6 +161,8 @@ static void header_shards(struct journal *j, const uint8_t *p, uint32_t n)
 			s->term = get_u64(q + 8);
 			s->vote = get_u64(q + 16);
 		}
+		if (get_u32(q + 4) > s->incarnation)
+			s->incarnation = get_u32(q + 4);
 		if (get_u64(q + 40) > s->mark_index) {
 			s->mark_index = get_u64(q + 40);
 			s->mark_term = get_u64(q + 48);
@@ -328,6 +332,16 @@ static void replay_record(struct scan *sc, const struct srec *r,
 			x->s.mark_term = r->term;
 		}
 		break;
+	case JR_INSTALL:
+		/* One that a later file's header has left behind is history. */
+		if (r->len != 8 || r->vote < x->s.incarnation ||
+		    r->vote > UINT32_MAX)
+			break;
+		journal_installed(j, r->shard, (uint32_t)r->vote, r->index,
+				  r->term);
+		if (newest)
+			sc->ends[r->shard] = r->index;
+		break;
 	default:
 		break;
 	}
@@ -361,7 +375,8 @@ static int replay(struct scan *sc, size_t n, bool marks)
 		struct jg_header g;
 
 		for (k = 0; k < f->n_recs; k++)
-			if (!marks || sc->recs[f->rec + k].type == JR_MARK)
+			if (!marks || sc->recs[f->rec + k].type == JR_MARK ||
+			    sc->recs[f->rec + k].type == JR_INSTALL)
 				replay_record(sc, &sc->recs[f->rec + k], f);
 		if (marks || !f->bad)
 			continue;

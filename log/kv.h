@@ -26,6 +26,12 @@ struct kv_ops {
 		    bool (*cb)(void *arg, const void *key, size_t klen,
 			       const void *val, size_t vlen),
 		    void *arg, struct err *e);
+	/* All rows as of the last commit, in key order, in a reading view of its
+	 * own: for the helper thread, which no commit overtakes. */
+	int (*walk_all)(struct kv *kv,
+			bool (*cb)(void *arg, const void *key, size_t klen,
+				   const void *val, size_t vlen),
+			void *arg, struct err *e);
 	/* Writing side, may run on the helper thread while get() is used on the
 	 * loop: begin, any put/del, commit (durable on return) or abort. */
 	int (*begin)(struct kv *kv, struct err *e);

@@ -117,6 +117,29 @@ static int kv_walk_rows(struct kv *kv, const void *key, size_t klen,
 	return rc && rc != MDB_NOTFOUND ? lmdb_err(kv, rc, "walk", e) : 0;
 }
 
+static int kv_walk_all(struct kv *kv,
+		       bool (*cb)(void *arg, const void *key, size_t klen,
+				  const void *val, size_t vlen),
+		       void *arg, struct err *e)
+{
+	MDB_val k = { 0, NULL }, v;
+	MDB_txn *txn;
+	MDB_cursor *c;
+	int rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, &txn);
+
+	if (rc)
+		return lmdb_err(kv, rc, "walk", e);
+	rc = mdb_cursor_open(txn, kv->dbi, &c);
+	if (!rc) {
+		rc = mdb_cursor_get(c, &k, &v, MDB_FIRST);
+		while (!rc && cb(arg, k.mv_data, k.mv_size, v.mv_data, v.mv_size))
+			rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
+		mdb_cursor_close(c);
+	}
+	mdb_txn_abort(txn);
+	return rc && rc != MDB_NOTFOUND ? lmdb_err(kv, rc, "walk", e) : 0;
+}
+
 static int kv_begin(struct kv *kv, struct err *e)
 {
 	int rc = mdb_txn_begin(kv->env, NULL, 0, &kv->write);
@@ -170,6 +193,7 @@ const struct kv_ops kv_lmdb = {
 	.close = kv_close_env,
 	.get = kv_get_row,
 	.walk = kv_walk_rows,
+	.walk_all = kv_walk_all,
 	.begin = kv_begin,
 	.put = kv_put_row,
 	.del = kv_del_row,

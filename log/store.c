@@ -47,11 +47,7 @@ void meta_encode(const struct store *s, struct buf *b)
 	buf_put(b, m->conf, m->conf_len);
 }
 
-struct open_segment {
-	uint64_t base, bytes, logical;
-};
-
-static int meta_decode(struct store *s, const void *p, size_t n,
+int meta_decode(struct store *s, const void *p, size_t n,
 		struct open_segment *open, struct err *e)
 {
 	struct store_meta *m = &s->meta;
@@ -116,6 +112,11 @@ static void first_chain(struct store *s)
 	sha256_parts(parts, 2, s->meta.chain);
 }
 
+void store_folder(char out[32], uint32_t shard, uint32_t incarnation)
+{
+	snprintf(out, 32, "shards/%04u-%u", shard, incarnation ? incarnation : 1);
+}
+
 static int make_folders(struct store *s, struct err *e)
 {
 	static const char *const names[] = { "shards", "", "/seg", "/tree" };
@@ -148,7 +149,7 @@ int store_open(struct store **out, struct disk *disk, const struct kv_ops *kv,
 	s->cfg = *cfg;
 	s->kv_ops = kv;
 	AN(cfg->segment_bytes && cfg->segment_bytes < UINT32_MAX - (4u << 20));
-	snprintf(s->dir, sizeof s->dir, "shards/%04u-1", cfg->shard);
+	store_folder(s->dir, cfg->shard, cfg->incarnation);
 	rows_init(s);
 	rv = make_folders(s, e);
 	if (!rv)

@@ -24,6 +24,7 @@ struct store;
 struct store_config {
 	uint8_t cluster_id[16];
 	uint32_t shard;
+	uint32_t incarnation;     /* of the folder; 0 is 1 */
 	uint64_t segment_bytes;   /* logical; default 64 MiB */
 	uint64_t dirty_max_bytes; /* default 8 MiB: then store_full() */
 	uint64_t tail_cache_bytes; /* recent frames kept decoded; default 4 MiB */

@@ -115,6 +115,15 @@ struct store {
 	struct store_stats stats;
 };
 
+/* store.c */
+void store_folder(char out[32], uint32_t shard, uint32_t incarnation);
+struct open_segment {
+	uint64_t base, bytes, logical; /* base UINT64_MAX: none is open */
+};
+/* The meta row into s->meta and s->tree. */
+int meta_decode(struct store *s, const void *p, size_t n,
+		struct open_segment *open, struct err *e);
+
 /* store_rows.c */
 void rows_init(struct store *s);
 /* The meta row's bytes; ERR_NOT_FOUND: a new store. */

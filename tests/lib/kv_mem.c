@@ -184,6 +184,24 @@ static int km_walk(struct kv *kv, const void *key, size_t klen,
 	return 0;
 }
 
+static int km_walk_all(struct kv *kv,
+		       bool (*cb)(void *arg, const void *key, size_t klen,
+				  const void *val, size_t vlen),
+		       void *arg, struct err *e)
+{
+	const struct version *v = kv->image->version;
+	size_t k;
+
+	(void)e;
+	for (k = 0; k < v->n; k++) {
+		const struct row *r = v->rows[k];
+
+		if (!cb(arg, r->bytes, r->klen, r->bytes + r->klen, r->vlen))
+			break;
+	}
+	return 0;
+}
+
 static int km_begin(struct kv *kv, struct err *e)
 {
 	(void)e;
@@ -302,6 +320,7 @@ const struct kv_ops kv_mem = {
 	.close = km_close,
 	.get = km_get,
 	.walk = km_walk,
+	.walk_all = km_walk_all,
 	.begin = km_begin,
 	.put = km_put,
 	.del = km_del,
