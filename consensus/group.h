@@ -112,6 +112,28 @@ int group_transfer(struct group *g, uint64_t to);
  * memory and, at the journal's pace, from disk (raft SNAPSHOT with trailing). */
 void group_durable(struct group *g, uint64_t index, uint64_t term);
 
+/* ---- snapshots (consensus/install.h) ------------------------------------------ */
+
+/* Peers (bits by id) that need entries which this leader's log has no more; asking
+ * forgets them, and they are found again while it lasts. */
+uint64_t group_take_lagging(struct group *g);
+/* The peer was offered a snapshot at `index`: what follows it is needed. */
+void group_offered(struct group *g, uint64_t peer, uint64_t index);
+/* Would a snapshot of committed state at (index, term) bring this node forward?
+ * Not where its log has that entry: what follows may be promised already. */
+bool group_wants_snapshot(const struct group *g, uint64_t index, uint64_t term);
+/* Tell a leader how far this log is sure to agree with its own: all that is
+ * committed and durable here.  Ends its waiting for an install. */
+void group_tell_matched(struct group *g, uint64_t peer);
+/* The same, at the first word of a leader. */
+void group_tell_at_contact(struct group *g);
+/* Deaf to messages and timers; of its own accord it writes nothing more.  After
+ * group_void() nothing that is on its way counts any more: an install has taken its
+ * place; group_quiet() when all of it has come back.  For a group that is about to be closed. */
+void group_freeze(struct group *g, bool on);
+void group_void(struct group *g);
+bool group_quiet(const struct group *g);
+
 struct group_info {
 	enum group_role role;
 	uint64_t term, leader, last_index, commit_index, applied_index;

@@ -467,7 +467,7 @@ static bool work_waits(const struct node *n)
 
 uint64_t node_deadline_us(const struct node *n)
 {
-	uint64_t ms = n->tick_ms, jus;
+	uint64_t ms = n->tick_ms, jus, snap = snap_deadline_ms(n);
 	uint32_t i;
 
 	if (work_waits(n))
@@ -475,6 +475,8 @@ uint64_t node_deadline_us(const struct node *n)
 	for (i = 0; i < n->n_shards && !n->deaf; i++)
 		if (n->shards[i].deadline_ms < ms)
 			ms = n->shards[i].deadline_ms;
+	if (snap < ms)
+		ms = snap;
 	/* All shards' timers on one grid: one wake-up, one write per peer. */
 	ms = (ms + TICK_MS - 1) / TICK_MS * TICK_MS;
 	jus = journal_tick(n->journal, clock_us(n->env.clock));
@@ -517,7 +519,8 @@ static bool stop_may_end(const struct node *n, uint64_t now_ms)
 static bool stop_is_done(struct node *n, uint64_t now_ms)
 {
 	n->deaf |= stop_may_end(n, now_ms);
-	return n->deaf && n->ckpt_shard == UINT32_MAX && journal_idle(n->journal);
+	return n->deaf && n->ckpt_shard == UINT32_MAX && !n->snap.works &&
+	       journal_idle(n->journal);
 }
 
 void node_tick(struct node *n)
@@ -554,6 +557,9 @@ void node_tick(struct node *n)
 			return;
 		}
 	}
+	if (now_ms >= n->snap.due_ms)
+		snap_tick(n, now_ms);
+	source_serve(n);
 	if (!n->deaf)
 		checkpoints(n, now_ms);
 }
@@ -624,6 +630,7 @@ int node_open(struct node **out, const struct node_config *cfg,
 	list_init(&n->ended);
 	map_init(&n->peer_followers);
 	remotes_init(&n->remotes);
+	n->snap.rate = cfg->snapshot_rate ? cfg->snapshot_rate : SNAP_RATE;
 	n->ckpt_shard = UINT32_MAX;
 	n->recs = xcalloc(BATCH_RECORDS_MAX, sizeof *n->recs);
 	n->results = xcalloc(BATCH_RECORDS_MAX, sizeof *n->results);
@@ -669,6 +676,7 @@ void node_close(struct node *n)
 		shard_close(&n->shards[i]);
 	map_release(&n->peer_followers);
 	remotes_release(&n->remotes);
+	buf_release(&n->snap.out);
 	buf_release(&n->scratch);
 	buf_release(&n->page);
 	free(n->shards);

@@ -37,6 +37,7 @@ struct node_config {
 	uint64_t checkpoint_bytes, checkpoint_age_ms;
 	uint32_t batch_bytes, batch_records, batch_inflight;
 	struct level_config level;
+	uint64_t snapshot_rate; /* bytes a second, 0: the default */
 };
 
 struct node_env {

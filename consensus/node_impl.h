@@ -2,6 +2,7 @@
 #ifndef QUIPU_CONSENSUS_NODE_IMPL_H
 #define QUIPU_CONSENSUS_NODE_IMPL_H
 
+#include "consensus/install.h"
 #include "consensus/shard.h"
 
 /* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
@@ -38,6 +39,8 @@ struct node {
 	struct node_call *done_head, **done_tail;
 	struct list ended; /* local subs whose end() is due */
 	uint64_t calls, subs;
+
+	struct snap_node snap;
 
 	struct buf scratch, page;
 	uint8_t nonces[4096]; /* drawn in one go: a syscall per 256 */

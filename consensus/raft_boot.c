@@ -305,6 +305,8 @@ int group_open(struct group **out, const struct group_config *cfg,
 	raft_set_pre_vote(&g->raft, true);
 	raft_set_heartbeat_timeout(&g->raft, g->cfg.heartbeat_ms);
 	raft_set_election_timeout(&g->raft, g->cfg.election_ms);
+	/* It asks again: offers are repeated while they are needed. */
+	raft_set_install_snapshot_timeout(&g->raft, 2 * g->cfg.election_ms);
 	raft_set_max_inflight_entries(&g->raft, GROUP_INFLIGHT_MAX);
 	rv = boot_start(g, boot, e);
 	if (rv) {

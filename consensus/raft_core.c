@@ -289,6 +289,8 @@ uint64_t group_deadline_ms(const struct group *g)
 
 	if (g->broken)
 		return UINT64_MAX;
+	if (g->frozen)
+		return UINT64_MAX;
 	/* Never in the past for ever (B6): at most one call per millisecond. */
 	t = raft_timeout(&g->raft);
 	if (t <= g->last_timeout_ms)
@@ -305,7 +307,7 @@ void group_timeout(struct group *g)
 	uint64_t now = group_now(g);
 	struct raft_event ev = { 0 };
 
-	if (g->broken)
+	if (g->broken || g->frozen)
 		return;
 	if (now >= raft_timeout(&g->raft)) {
 		bool candidate = g->raft.state == RAFT_CANDIDATE;
@@ -519,8 +521,12 @@ uint64_t group_needed_index(const struct group *g)
 		if (c->servers[i].id == g->cfg.self)
 			continue;
 		/* The matching entry too: its term goes in front of the next. */
-		if (!raft_match_index(&g->raft, c->servers[i].id, &match) &&
-		    match < low)
+		if (raft_match_index(&g->raft, c->servers[i].id, &match))
+			continue;
+		/* Behind the log: it goes on after the snapshot. */
+		if (match < g->peers[c->servers[i].id].offered)
+			match = g->peers[c->servers[i].id].offered;
+		if (match < low)
 			low = match;
 	}
 	return low;

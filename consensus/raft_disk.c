@@ -50,7 +50,7 @@ static void on_disk(struct journal_req *r)
 	list_remove(&d->link);
 	if (r->has_vote)
 		g->votes_pending--;
-	if (d->count && d->first + d->count - 1 > g->durable)
+	if (!g->voided && d->count && d->first + d->count - 1 > g->durable)
 		g->durable = d->first + d->count - 1;
 	req_free(d);
 	if (!g->votes_pending)
@@ -98,7 +98,8 @@ static void vote_submit(struct group *g, struct disk_req *d)
 
 void disk_retry(struct group *g)
 {
-	while (g->n_waiting) {
+	/* Frozen, what the journal has not taken yet is forgotten with the group. */
+	while (g->n_waiting && !g->frozen) {
 		struct disk_req *d = NULL;
 
 		LIST_FOREACH(it, &g->reqs)
@@ -115,10 +116,26 @@ void disk_retry(struct group *g)
 	}
 }
 
+/* How many of these make one request. */
+static unsigned req_fit(const struct group *g, struct entry *const *entries,
+			unsigned n)
+{
+	uint64_t max = journal_request_max(g->journal), bytes = 0;
+	unsigned i;
+
+	for (i = 0; i < n; i++) {
+		bytes += entries[i]->rec_len;
+		if (i && bytes > max)
+			break;
+	}
+	return i;
+}
+
 void disk_write(struct group *g, bool vote, uint64_t truncate_from,
 		struct entry *const *entries, unsigned n)
 {
 	struct disk_req *d;
+	unsigned at, k;
 
 	if (truncate_from) {
 		LIST_FOREACH(it, &g->reqs)
@@ -142,12 +159,21 @@ void disk_write(struct group *g, bool vote, uint64_t truncate_from,
 	}
 	if (!vote && !truncate_from && !n)
 		return;
-	d = req_new(g, entries, n);
+	k = req_fit(g, entries, n);
+	d = req_new(g, entries, k);
 	if (vote)
 		req_vote(g, d);
 	d->jr.truncate_from = truncate_from;
 	list_append(&g->reqs, &d->link);
 	g->n_waiting++;
+	for (at = k; at < n; at += k) {
+		struct disk_req *next;
+
+		k = req_fit(g, entries + at, n - at);
+		next = req_new(g, entries + at, k);
+		list_append(&g->reqs, &next->link);
+		g->n_waiting++;
+	}
 	disk_retry(g);
 	if (!d->submitted && vote) {
 		/* Refused as full: the vote goes alone. */

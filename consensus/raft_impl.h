@@ -80,6 +80,7 @@ struct group_peer {
 	uint64_t ae_ms, ae_term, ae_prev, ae_commit;
 	bool ae_any;
 	bool lag_reported;
+	uint64_t offered; /* index of the snapshot that it was offered */
 	uint64_t probe_seq; /* newest round answered in our term */
 };
 
@@ -97,6 +98,9 @@ struct group {
 	const struct group_ops *ops;
 	void *arg;
 	char addr[24];   /* of the sender of the message in the core */
+	uint64_t lagging; /* bits of peers behind our log */
+	bool tell;       /* the next leader how far we match */
+	bool frozen, voided;
 	bool broken;     /* a step failed: the group does nothing any more */
 	uint64_t now_ms; /* never goes back */
 	uint64_t hold_until_ms;

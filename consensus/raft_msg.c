@@ -139,6 +139,7 @@ static bool append_one(struct group *g, uint64_t peer,
 
 static void lag_report(struct group *g, uint64_t peer, uint64_t index)
 {
+	g->lagging |= 1ull << peer;
 	if (g->peers[peer].lag_reported)
 		return;
 	g->peers[peer].lag_reported = true;
@@ -261,7 +262,8 @@ void msg_send(struct group *g, const struct raft_message *m)
 		buf_u64(&g->out, m->timeout_now.last_log_term);
 		break;
 	case RAFT_INSTALL_SNAPSHOT:
-		/* Its fields are uninitialised and files travel otherwise. */
+		/* Its fields are uninitialised, and no core ever installs: the
+		 * owner offers what it has (B2, install.h). */
 		lag_report(g, peer, 0);
 		return;
 	default:
@@ -545,6 +547,10 @@ static int on_append(struct group *g, uint64_t from, struct cursor *c,
 		re[i].buf.len = len - 1;
 	}
 	append_pieces(g, from, &a, es, re);
+	if (g->tell) {
+		g->tell = false;
+		group_tell_matched(g, from);
+	}
 	for (i = 0; i < a.n; i++)
 		entry_unref(es[i]);
 	if (es != small) {
@@ -701,7 +707,7 @@ int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 
 	if (from < 1 || from >= NET_NODE_MAX || from == g->cfg.self)
 		return refuse(e, from, "message");
-	if (g->broken)
+	if (g->broken || g->frozen)
 		return 0;
 	switch (cursor_u8(&c)) {
 	case GM_APPEND:
@@ -728,6 +734,66 @@ int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 	default:
 		return refuse(e, from, "unknown message kind");
 	}
+}
+
+/* ---- snapshots -------------------------------------------------------------------- */
+
+/* What is committed is in every leader's log, what is durable is ours to vouch for. */
+void group_tell_matched(struct group *g, uint64_t peer)
+{
+	uint64_t upto = g->commit < g->durable ? g->commit : g->durable;
+
+	if (g->broken || g->frozen || g->raft.state != RAFT_FOLLOWER || !upto)
+		return;
+	head_begin(g, GM_APPEND_RESULT);
+	buf_u64(&g->out, raft_current_term(&g->raft));
+	buf_u64(&g->out, 0);
+	buf_u64(&g->out, upto);
+	head_send(g, peer, NULL, 0);
+}
+
+void group_tell_at_contact(struct group *g)
+{
+	g->tell = true;
+}
+
+uint64_t group_take_lagging(struct group *g)
+{
+	uint64_t lagging = group_leads(g) ? g->lagging : 0;
+
+	g->lagging = 0;
+	return lagging;
+}
+
+void group_offered(struct group *g, uint64_t peer, uint64_t index)
+{
+	g->peers[peer].offered = index;
+}
+
+bool group_wants_snapshot(const struct group *g, uint64_t index, uint64_t term)
+{
+	uint64_t have = g->commit < g->durable ? g->commit : g->durable;
+
+	return !g->broken && !group_leads(g) && index > have &&
+	       index > g->applied && log_term(g, index) != term;
+}
+
+void group_freeze(struct group *g, bool on)
+{
+	g->frozen = on;
+}
+
+void group_void(struct group *g)
+{
+	g->frozen = g->voided = true;
+}
+
+bool group_quiet(const struct group *g)
+{
+	LIST_FOREACH(it, &g->reqs)
+		if (container_of(it, struct disk_req, link)->submitted)
+			return false;
+	return true;
 }
 
 /* ---- links ----------------------------------------------------------------------- */

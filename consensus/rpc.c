@@ -642,6 +642,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 			node_disk_heard(n, peer, type);
 		break;
 	default:
+		if (snap_on_message(n, peer, type, &c))
+			break;
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
 			  type);
@@ -691,6 +693,7 @@ void rpc_on_up(void *arg, uint64_t peer)
 		group_peer_up(s->group, peer);
 		shard_refresh_deadline(s);
 	}
+	snap_on_up(n, peer);
 }
 
 static void peer_followers_drop(struct node *n, uint64_t peer)

@@ -605,7 +605,7 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 	const struct node *n = s->node;
 
 	/* A faulty one may have no store. */
-	if (s->faulty || s->marking ||
+	if (s->faulty || s->marking || install_holds(s) ||
 	    store_meta(s->store)->applied_index <= s->durable_index)
 		return false;
 	if (s->ckpt_retry_ms)
@@ -633,7 +633,7 @@ void shard_mark(struct shard *s)
 {
 	struct journal *j = s->node->journal;
 
-	if (s->faulty || s->marking ||
+	if (s->faulty || s->marking || install_holds(s) ||
 	    journal_shard(j, s->id)->mark_index >= s->durable_index)
 		return;
 	memset(&s->mark, 0, sizeof s->mark);
@@ -708,19 +708,17 @@ static int open_group(struct shard *s, struct err *e)
 			  n->env.clock, n->env.rand, &shard_group_ops, s, e);
 }
 
-int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
+/* Store and group, as journal and folder have them. */
+static int open_replica(struct shard *s, struct err *e)
 {
+	struct node *n = s->node;
 	struct store_config sc = n->cfg.store;
 	struct err why = { 0 };
+	uint32_t id = s->id;
 	int rv;
 
-	memset(s, 0, sizeof *s);
-	s->node = n;
-	s->id = id;
-	list_init(&s->ready);
-	list_init(&s->reads);
-	map_init(&s->followers);
 	sc.shard = id;
+	sc.incarnation = journal_shard(n->journal, id)->incarnation;
 	memcpy(sc.cluster_id, n->cfg.cluster_id, 16);
 	rv = store_open(&s->store, n->env.disk, n->env.kv, n->env.kv_arg, &sc,
 			&why);
@@ -742,8 +740,40 @@ int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
 		*e = why;
 		return err_wrap(e, "shard %u", id);
 	}
+	snap_clean(s, sc.incarnation);
 	shard_refresh_deadline(s);
 	return 0;
+}
+
+int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
+{
+	memset(s, 0, sizeof *s);
+	s->node = n;
+	s->id = id;
+	list_init(&s->ready);
+	list_init(&s->reads);
+	map_init(&s->followers);
+	return open_replica(s, e);
+}
+
+void shard_reopen(struct shard *s)
+{
+	struct err e = { 0 };
+
+	AN(s->role != GROUP_LEADER && list_empty(&s->reads));
+	group_close(s->group);
+	s->group = NULL;
+	store_close(s->store);
+	s->store = NULL;
+	s->role = GROUP_FOLLOWER;
+	s->leader = 0;
+	s->bytes_since_ckpt = s->ckpt_retry_ms = 0;
+	if (open_replica(s, &e)) {
+		node_fatal(s->node, &e);
+		return;
+	}
+	if (!s->faulty)
+		group_tell_at_contact(s->group);
 }
 
 void shard_close(struct shard *s)
@@ -771,6 +801,7 @@ void shard_close(struct shard *s)
 	batch_release(&s->forming);
 	for (i = 0; i < SHARD_INFLIGHT_MAX; i++)
 		batch_release(&s->inflight[i]);
+	snap_close(s);
 	if (s->group)
 		group_close(s->group);
 	if (s->store)

@@ -62,6 +62,10 @@ struct read_wait {
 	struct query query;
 };
 
+struct install;
+struct snap_source;
+struct snap_removal;
+
 struct shard {
 	struct node *node;
 	uint32_t id;
@@ -91,9 +95,16 @@ struct shard {
 	uint64_t stop_index;   /* applied when the node began to stop */
 	struct journal_req mark;
 	bool marking;
+	struct install *install;    /* NULL: none, as nearly always */
+	struct snap_source *source; /* what it ships to others */
+	struct snap_removal *removal; /* of the folders before this one */
+	uint64_t install_retry_ms, source_retry_ms; /* not before */
+	bool install_bad;      /* the last one was damaged: copy nothing of ours */
 	uint64_t handover_ms;  /* not before: next try to hand leadership on */
 };
 
+/* Close group and store, open them on what the journal says is in force now. */
+void shard_reopen(struct shard *s);
 int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e);
 void shard_close(struct shard *s);
 

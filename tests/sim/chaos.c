@@ -72,6 +72,7 @@ void chaos_node_down(void *arg, unsigned node)
 	later(r, node,
 	      r->world.nodes[node].rotten ? 1000000
 	      : r->quiet		  ? 1000
+	      : r->p.far_behind && dice(r, 2) ? dice(r, 10000000)
 	      : dice(r, 4) ? dice(r, 300000)
 						    : dice(r, 5000000),
 	      on_restart);

@@ -21,10 +21,9 @@ static void draw_node(struct node_config *n, struct rand *r, bool cluster)
 	memcpy(n->journal.cluster_id, n->cluster_id, 16);
 	memcpy(n->store.cluster_id, n->cluster_id, 16);
 	n->journal.file_size = PICK(r, 256 << 10, 512 << 10, 1 << 20);
-	/* A cluster's ring holds the run: there are no snapshots to send to a
-	 * follower that fell behind it. */
-	n->journal.max_bytes = cluster ? 256u << 20
-				       : n->journal.file_size * PICK(r, 8, 16);
+	/* In small rings followers fall behind and are brought up by snapshot. */
+	n->journal.max_bytes = n->journal.file_size *
+			       (cluster ? PICK(r, 8, 16, 256) : PICK(r, 8, 16));
 	n->journal.queue_bytes = PICK(r, 256 << 10, 8 << 20);
 	n->store.segment_bytes = PICK(r, 64 << 10, 256 << 10, 1 << 20);
 	n->store.dirty_max_bytes = PICK(r, 256 << 10, 1 << 20);
@@ -92,4 +91,24 @@ void params_draw(struct params *p, uint64_t seed)
 	/* Half of the runs see everything lose its power at once. */
 	if (rand_below(&r, 2))
 		p->weight[FAULT_POWER_ALL] = 3;
+	/* Much is written into a small ring while nodes stay away for long: they
+	 * come back behind all journals. */
+	if (p->world.nodes > 1 && !rand_below(&r, 3)) {
+		p->far_behind = true;
+		p->world.node.shards = (uint32_t)PICK(&r, 1, 2);
+		p->world.node.journal.file_size = 256 << 10;
+		p->world.node.journal.max_bytes = PICK(&r, 1 << 20, 2 << 20);
+		p->world.node.checkpoint_bytes = 16 << 10;
+		p->world.node.store.segment_bytes = PICK(&r, 64 << 10, 256 << 10);
+		p->world.node.snapshot_rate = PICK(&r, 0, 4 << 20, 16 << 20);
+		p->big_permille = (uint32_t)PICK(&r, 100, 300);
+		p->write_mean_us = 50000;
+		p->chaos_us = 20000000;
+		p->weight[FAULT_KILL] += 2;
+		p->weight[FAULT_ISOLATE] += 2;
+		p->weight[FAULT_ROT] = 0;
+	}
+	/* The entries of a faulty shard are let go of by nobody. */
+	if (p->world.nodes > 1 && p->weight[FAULT_ROT])
+		p->world.node.journal.max_bytes = 256u << 20;
 }

@@ -253,12 +253,16 @@ void replicas_trace(struct run *r)
 				  "node %u shard %u role %d term %" PRIu64
 				  " last %" PRIu64 " commit %" PRIu64
 				  " applied %" PRIu64 " durable %" PRIu64
-				  " journal from %" PRIu64,
+				  " journal from %" PRIu64 " mark %" PRIu64
+				  " install %s",
 				  node, i, gi.role, gi.term, gi.last_index,
 				  gi.commit_index,
 				  store_meta(n->shards[i].store)->applied_index,
 				  n->shards[i].durable_index,
-				  journal_shard(n->journal, i)->first_index);
+				  journal_shard(n->journal, i)->first_index,
+				  journal_shard(n->journal, i)->mark_index,
+				  install_state(&n->shards[i]) ?
+					  install_state(&n->shards[i]) : "-");
 		}
 	}
 }

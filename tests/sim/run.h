@@ -35,6 +35,7 @@ struct params {
 	uint64_t fault_mean_us;
 	unsigned weight[FAULTS];       /* enum fault -> share */
 	unsigned full_restart_permille;
+	bool far_behind;            /* followers outrun by the journals */
 };
 void params_draw(struct params *p, uint64_t seed);
 

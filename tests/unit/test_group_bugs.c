@@ -91,6 +91,39 @@ static void test_b01_answer_to_a_later_leader(void **state)
 	rig_close(&r);
 }
 
+/* It wants what it has not got, and says what it is sure of. */
+static void test_snapshot_for_a_follower(void)
+{
+	unsigned i;
+
+	rig_open(&r, 3);
+	assert_int_equal(rig_append(&r, 2, 5, 1, 1, 1, 9, NULL, NULL), 0);
+	assert_int_equal(rig_append(&r, 2, 5, 10, 5, 6, 0, NULL, NULL), 0);
+	rig_run_ms(&r, 5);
+	assert_int_equal(r.applied, 6);
+	assert_false(group_wants_snapshot(r.g, 6, 5));
+	assert_false(group_wants_snapshot(r.g, 8, 5)); /* it has that entry */
+	assert_true(group_wants_snapshot(r.g, 8, 6));
+	assert_true(group_wants_snapshot(r.g, 11, 5));
+	r.n_sent = 0;
+	group_tell_matched(r.g, 2);
+	assert_int_equal(r.n_sent, 1);
+	assert_int_equal(r.sent[0].kind, GM_APPEND_RESULT);
+	assert_int_equal(r.sent[0].last, 6);
+	assert_int_equal(r.sent[0].rejected, 0);
+	/* Deaf, it neither answers nor asks. */
+	group_freeze(r.g, true);
+	r.n_sent = 0;
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(rig_append(&r, 2, 5, 10, 5, 10, 0, NULL, NULL),
+				 0);
+		rig_run_ms(&r, 500);
+	}
+	assert_int_equal(r.n_sent, 0);
+	assert_true(group_quiet(r.g));
+	rig_close(&r);
+}
+
 /* There is no message that installs a snapshot, in neither direction. */
 static void test_b02_no_install_snapshot(void **state)
 {
@@ -119,7 +152,9 @@ static void test_b02_no_install_snapshot(void **state)
 	}
 	for (i = 0; i < r.n_sent; i++)
 		assert_int_equal(r.sent[i].kind, GM_APPEND);
+	assert_false(group_wants_snapshot(r.g, 5000, term()));
 	rig_close(&r);
+	test_snapshot_for_a_follower();
 }
 
 /* What was seen as committed stays so, whatever a low probe says. */
