@@ -519,8 +519,12 @@ static bool stop_may_end(const struct node *n, uint64_t now_ms)
 static bool stop_is_done(struct node *n, uint64_t now_ms)
 {
 	n->deaf |= stop_may_end(n, now_ms);
-	return n->deaf && n->ckpt_shard == UINT32_MAX && !n->snap.works &&
-	       journal_idle(n->journal);
+	if (!n->deaf || n->ckpt_shard != UINT32_MAX || n->snap.works)
+		return false;
+	/* Entries that wait in a full ring for a leader that we no longer hear
+	 * would wait for ever: nobody was told that they are here. */
+	return journal_idle(n->journal) || (now_ms >= n->stop_deadline_ms &&
+					    journal_stalled(n->journal));
 }
 
 void node_tick(struct node *n)

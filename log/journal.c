@@ -694,6 +694,11 @@ bool journal_idle(const struct journal *j)
 	return !j->writing && !j->q_head;
 }
 
+bool journal_stalled(const struct journal *j)
+{
+	return !j->writing && !j->growing && j->q_head;
+}
+
 const struct journal_shard *journal_shard(const struct journal *j,
 					  uint32_t shard)
 {

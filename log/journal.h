@@ -106,6 +106,9 @@ void journal_flush(struct journal *j);
  * empty.  Returns the next deadline, monotonic us, UINT64_MAX for none. */
 uint64_t journal_tick(struct journal *j, uint64_t now_us);
 bool journal_idle(const struct journal *j); /* nothing queued or in flight */
+/* After journal_flush(): what is queued finds no room, and nothing runs that makes
+ * some.  journal_close() then gives it up, as a crash would. */
+bool journal_stalled(const struct journal *j);
 
 /* Less than an eighth of the ring is free: time to take no new work from clients.
  * What is left is for entries of other leaders and for those by which a new
