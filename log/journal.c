@@ -844,7 +844,7 @@ void journal_close(struct journal *j)
 	uint32_t i;
 
 	j->closing = true;
-	while (j->q_head) { /* only after a simulated crash */
+	while (j->q_head) { /* stalled, or a simulated crash */
 		struct journal_req *r = j->q_head;
 		unsigned k;
 

@@ -79,7 +79,8 @@ typedef void (*journal_fatal_cb)(void *arg, const struct err *e);
 int journal_open(struct journal **out, struct disk *disk, struct clock *clock,
 		 const struct journal_config *cfg, journal_fatal_cb fatal,
 		 void *fatal_arg, struct err *e);
-/* No requests may be in flight. */
+/* Nothing may be being written, save after a simulated crash.  Requests that still
+ * wait (journal_stalled) are given up: no callback. */
 void journal_close(struct journal *j);
 
 const struct journal_shard *journal_shard(const struct journal *j,
@@ -106,8 +107,8 @@ void journal_flush(struct journal *j);
  * empty.  Returns the next deadline, monotonic us, UINT64_MAX for none. */
 uint64_t journal_tick(struct journal *j, uint64_t now_us);
 bool journal_idle(const struct journal *j); /* nothing queued or in flight */
-/* After journal_flush(): what is queued finds no room, and nothing runs that makes
- * some.  journal_close() then gives it up, as a crash would. */
+/* After journal_tick(): what is queued finds no room, and nothing runs that makes
+ * some. */
 bool journal_stalled(const struct journal *j);
 
 /* Less than an eighth of the ring is free: time to take no new work from clients.

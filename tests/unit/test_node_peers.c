@@ -381,6 +381,55 @@ static void test_damage_met_by_apply_stops_the_shard_only(void **state)
 	assert_true(world_up(&t->world, 1));
 }
 
+static void on_written(struct journal_req *r)
+{
+	(void)r;
+}
+
+/* Entries that wait in a ring which nobody empties: the stop gives them up when its
+ * time is over, and not before. */
+static void test_a_full_journal_does_not_hold_up_the_end(void **state)
+{
+	enum { SHARD = 9, LEN = 60000, MAX = 4096 }; /* a shard that marks nothing */
+	struct journal_req *reqs = xcalloc(MAX, sizeof *reqs);
+	struct journal *j = t->node->journal;
+	bool refused = false;
+	unsigned n = 0;
+	int rv;
+
+	(void)state;
+	for (;;) {
+		struct entry *e = entry_new(SHARD, LEN);
+
+		assert_true(n < MAX);
+		memset(entry_payload(e), 1, LEN);
+		e->term = 1;
+		e->index = n + 1;
+		reqs[n] = (struct journal_req){ .shard = SHARD, .entries = &e,
+						.n_entries = 1, .cb = on_written };
+		rv = journal_submit(j, &reqs[n]);
+		entry_unref(e);
+		if (!rv) {
+			n++;
+			refused = false;
+			continue;
+		}
+		assert_int_equal(rv, ERR_FULL);
+		assert_false(refused); /* full, and yet nothing waits */
+		refused = true;
+		run(100000);
+		if (journal_stalled(j))
+			break;
+	}
+	assert_false(journal_idle(j));
+	world_stop(&t->world, 1);
+	run(4500000);
+	assert_true(world_up(&t->world, 1));
+	run(1500000);
+	assert_false(world_up(&t->world, 1));
+	free(reqs);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -393,6 +442,7 @@ int main(void)
 		T(a_malformed_command_is_not_proposed),
 		T(a_disk_that_is_nearly_full_takes_no_sends),
 		T(damage_met_by_apply_stops_the_shard_only),
+		T(a_full_journal_does_not_hold_up_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
