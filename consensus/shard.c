@@ -623,7 +623,8 @@ static void on_mark(struct journal_req *r)
 	struct shard *s = r->arg;
 
 	s->marking = false;
-	if (s->node->dead)
+	/* An install written with it has voided the group and its entries. */
+	if (s->node->dead || install_holds(s))
 		return;
 	group_durable(s->group, s->durable_index, s->durable_term);
 	journal_hold(s->node->journal, s->id, group_needed_index(s->group));
