@@ -488,19 +488,24 @@ static void group_write(struct journal *j, unsigned records, unsigned small)
 	j->disk->ops->write_sync(j->disk, &j->write);
 }
 
-/* Room for a group of so many bytes in the current file, or the next one.  No row
- * too many is asked for: the last page of a full ring may have to hold the mark
- * that makes room. */
-static bool make_room(struct journal *j, uint64_t bytes)
+/* Header and rows of a group of what waits.  No row too many is counted: the last
+ * page of a full ring may have to hold the mark that makes room. */
+static uint64_t group_head(const struct journal *j)
 {
 	const struct journal_req *r = j->q_head;
-	uint32_t next, rows = 0;
-	uint64_t need;
+	uint32_t rows = 0;
 
 	for (; r && rows < JOURNAL_SHARDS_MAX;
 	     r = jreq_priv((struct journal_req *)(uintptr_t)r)->next)
 		rows++;
-	need = jf_round(bytes + JG_HEADER + (uint64_t)rows * JG_ROW);
+	return JG_HEADER + (uint64_t)rows * JG_ROW;
+}
+
+/* Room for a group of so many bytes in the current file, or the next one. */
+static bool make_room(struct journal *j, uint64_t bytes)
+{
+	uint64_t need = jf_round(bytes + group_head(j));
+	uint32_t next;
 
 	if (j->cur != NONE && j->cur_off + need <= j->cfg.file_size) {
 		/* The last quarter of the last file is for marks and votes. */
@@ -516,15 +521,27 @@ static bool make_room(struct journal *j, uint64_t bytes)
 	return true;
 }
 
+/* Bytes that the last file of a full ring still takes of a group.  What waits first
+ * may be what makes room: without it nothing is applied and marked. */
+static uint64_t last_room(const struct journal *j)
+{
+	uint64_t end = (j->cfg.file_size / 4 * 3) & ~(uint64_t)(JF_BLOCK - 1);
+	uint64_t begin = j->cur_off + group_head(j);
+
+	return j->cur != NONE && begin < end ? end - begin : 0;
+}
+
 static void group_start(struct journal *j)
 {
 	unsigned records, small;
-	uint64_t bytes;
+	uint64_t bytes, room;
 
 	if (j->writing || j->failed || !j->q_head)
 		return;
 	if (make_room(j, jqueue_group(j)))
-		bytes = jqueue_take(j, &records, &small);
+		bytes = jqueue_take(j, UINT64_MAX, &records, &small);
+	else if ((room = last_room(j)) && room >= jreq_priv(j->q_head)->bytes)
+		bytes = jqueue_take(j, room, &records, &small);
 	else
 		bytes = jqueue_take_small(j, &records, &small);
 	if (!j->w_head)

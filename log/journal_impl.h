@@ -106,8 +106,9 @@ void jqueue_void(struct journal *j, uint32_t shard);
 bool jqueue_is_barrier(struct entry *const *entries, unsigned n);
 /* Bytes of the group that may be made now; the queue is not empty. */
 uint64_t jqueue_group(const struct journal *j);
-/* In order until the group is full; at least one. */
-uint64_t jqueue_take(struct journal *j, unsigned *records, unsigned *small);
+/* In order until the group is full, or so many bytes; at least one. */
+uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
+		     unsigned *small);
 /* There is no room for what is first.  Votes and marks pass it, as far as the
  * current file has room: a mark may be what frees the next file, and neither
  * depends on entries in front of it.  So do barriers, unless entries of their

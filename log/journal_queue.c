@@ -96,16 +96,21 @@ static void take_one(struct journal *j, struct taking *t,
 	*t->small += small_records(r);
 }
 
-uint64_t jqueue_take(struct journal *j, unsigned *records, unsigned *small)
+uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
+		     unsigned *small)
 {
 	struct taking t = take_begin(j, records, small);
+	uint64_t max = group_max(j);
+
+	if (room < max)
+		max = room;
 
 	while (j->q_head) {
 		const struct journal_req *r = j->q_head;
 		unsigned n = r->n_entries + small_records(r);
 
 		if (j->w_head &&
-		    (t.bytes + jreq_priv(j->q_head)->bytes > group_max(j) ||
+		    (t.bytes + jreq_priv(j->q_head)->bytes > max ||
 		     *records + n > JG_RECORDS_MAX))
 			break;
 		take_one(j, &t, &j->q_head);

@@ -2,10 +2,10 @@
  * a torn tail is cut, rot is named and never cut, files go round. */
 #include "base/alloc.h"
 #include "base/bytes.h"
-#include "log/journal.h"
-#include "log/journal_format.h"
+#include "log/journal_impl.h"
 #include "tests/lib/disk_sim.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -490,6 +490,64 @@ static void test_older_vote_comes_later(void **state)
 	free(w);
 }
 
+static void on_filled(struct journal_req *r)
+{
+	(void)r;
+}
+
+/* What waits before a full ring is written as far as it goes: the first of it may be
+ * what makes room. */
+static void test_a_full_ring_is_filled(void **state)
+{
+	enum { REQS = 400, LEN_MAX = 40000 };
+	uint64_t seed;
+
+	(void)state;
+	for (seed = 1; seed <= 20; seed++) {
+		struct world *w = xmalloc(sizeof *w);
+		struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
+		const struct jreq_priv *first;
+		uint64_t end;
+		unsigned n = 0;
+
+		world_init(w, seed);
+		end = w->cfg.file_size / 4 * 3;
+		for (;;) {
+			uint32_t len = 500 + (uint32_t)rand_below(&w->rand, LEN_MAX);
+			struct entry *e = entry_new(0, len);
+			int rv;
+
+			assert_true(n < REQS);
+			payload_of(entry_payload(e), len, n);
+			e->term = 1;
+			e->index = n + 1;
+			reqs[n] = (struct journal_req){ .entries = &e,
+							.n_entries = 1,
+							.cb = on_filled };
+			rv = journal_submit(w->j, &reqs[n]);
+			entry_unref(e);
+			n += !rv;
+			if (!rv && rand_below(&w->rand, 9))
+				continue;
+			journal_flush(w->j);
+			while (sim_step(&w->sim, &(int){ 0 }))
+				;
+			if (rv && w->j->q_head)
+				break;
+		}
+		assert_true(journal_stalled(w->j));
+		first = jreq_priv(w->j->q_head);
+		if (jf_round(first->bytes + JG_HEADER + JG_ROW) <=
+		    end - w->j->cur_off)
+			fail_msg("seed %" PRIu64 ": %" PRIu64 " bytes wait and %"
+				 PRIu64 " are left", seed, first->bytes,
+				 end - w->j->cur_off);
+		world_free(w);
+		free(reqs);
+		free(w);
+	}
+}
+
 static void count_event(void *arg, const struct journal_walk_event *ev)
 {
 	unsigned *n = arg;
@@ -533,6 +591,7 @@ int main(void)
 		cmocka_unit_test(test_torn_tail),
 		cmocka_unit_test(test_newer_format),
 		cmocka_unit_test(test_older_vote_comes_later),
+		cmocka_unit_test(test_a_full_ring_is_filled),
 		cmocka_unit_test(test_walk),
 	};
 
