@@ -117,6 +117,9 @@ void group_durable(struct group *g, uint64_t index, uint64_t term);
 /* Peers (bits by id) that need entries which this leader's log has no more; asking
  * forgets them, and they are found again while it lasts. */
 uint64_t group_take_lagging(struct group *g);
+/* Does the core go on from `index` without a snapshot?  It forgets the term of what
+ * lies right before its first entry when it takes a newer snapshot. */
+bool group_leads_on(const struct group *g, uint64_t index);
 /* The peer was offered a snapshot at `index`: what follows it is needed. */
 void group_offered(struct group *g, uint64_t peer, uint64_t index);
 /* Would a snapshot of committed state at (index, term) bring this node forward?

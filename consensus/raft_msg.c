@@ -765,6 +765,11 @@ uint64_t group_take_lagging(struct group *g)
 	return lagging;
 }
 
+bool group_leads_on(const struct group *g, uint64_t index)
+{
+	return index >= g->trail_first || index == g->snap_index;
+}
+
 void group_offered(struct group *g, uint64_t peer, uint64_t index)
 {
 	g->peers[peer].offered = index;

@@ -128,7 +128,8 @@ static bool stale(const struct snap_source *src)
 	const struct journal_shard *js =
 		journal_shard(src->node->journal, src->shard->id);
 
-	return src->m.index + 1 < js->first_index;
+	return src->m.index + 1 < js->first_index ||
+	       !group_leads_on(src->shard->group, src->m.index);
 }
 
 void source_tick(struct shard *s, uint64_t now_ms)
