@@ -118,21 +118,42 @@ uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
 	return t.bytes;
 }
 
+/* The oldest file waits for this shard. */
+static bool pins(const struct journal *j, uint32_t shard)
+{
+	uint32_t i, old = JOURNAL_NO_FILE;
+
+	for (i = 0; i < j->n_files; i++)
+		if (i != j->cur && (old == JOURNAL_NO_FILE ||
+				    j->files[i].use < j->files[old].use))
+			old = i;
+	return old != JOURNAL_NO_FILE &&
+	       j->files[old].last[shard] > j->shards[shard].s.mark_index;
+}
+
+/* How much of the last file a request may take.  Each is a page at the worst, and
+ * other shards may vote, mark and install any number of times while one of them pins
+ * the oldest file: votes and barriers leave the last eighth, and all but that one's
+ * marks and install the last sixteenth. */
+static uint64_t small_room(const struct journal *j, const struct journal_req *r)
+{
+	uint64_t room = j->cfg.file_size - j->cur_off, keep;
+
+	keep = !r->has_mark && !r->install ? j->cfg.file_size / 8
+	       : pins(j, r->shard)	   ? 0
+					   : j->cfg.file_size / 16;
+	return room > keep ? room - keep : 0;
+}
+
 uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 			   unsigned *small)
 {
 	struct taking t = take_begin(j, records, small);
 	struct journal_req **pp = &j->q_head;
 	uint64_t behind[JOURNAL_SHARDS_MAX / 64] = { 0 }; /* bits of shards */
-	uint64_t room, for_votes;
 
 	if (j->cur == JOURNAL_NO_FILE)
 		return 0;
-	room = j->cfg.file_size - j->cur_off;
-	/* Votes, a page each, leave the end to marks and installs, which free
-	 * files. */
-	for_votes = room > j->cfg.file_size / 8 ? room - j->cfg.file_size / 8
-						: 0;
 	while (*pp) {
 		const struct journal_req *r = *pp;
 		uint64_t bit = 1ull << (r->shard & 63);
@@ -145,8 +166,7 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 		/* Each with a row of its own, at the worst. */
 		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
 					     (*records + 2u) * JG_ROW >
-				     (r->has_mark || r->install ? room
-								: for_votes)) {
+				     small_room(j, r)) {
 			behind[r->shard / 64] |= bit;
 			pp = &jreq_priv(*pp)->next;
 		} else {
