@@ -28,6 +28,7 @@ struct snap_check {
 	struct store *meta;    /* what the meta row says */
 	struct open_segment open;
 	uint32_t segment;      /* next to be read */
+	struct err bad;        /* the first that was not as it should be */
 	uint8_t chain[32];
 	uint64_t next;         /* record */
 	struct record *recs;
@@ -125,9 +126,9 @@ static int check_frame(void *arg, const struct frame *f, uint32_t off,
 	merkle_root(c->leaves, f->count, root);
 	if (memcmp(root, f->root, 32))
 		goto damaged;
-	for (i = 0; i < f->count; i++)
+	for (i = 0; i < f->count && !c->bad.code; i++)
 		frontier_add(&c->s->tree, c->leaves + 32 * (size_t)i);
-	rv = tree_add(c->s, c->next, c->leaves, f->count, e);
+	rv = c->bad.code ? 0 : tree_add(c->s, c->next, c->leaves, f->count, e);
 	c->next += f->count;
 	return rv;
 damaged:
@@ -178,6 +179,10 @@ static int check_segment(struct snap_check *c, uint32_t k, struct err *e)
 	size_t got;
 	int rv;
 
+	if (c->bad.code) { /* what came before says nothing of this one */
+		c->next = g->base;
+		memcpy(c->chain, g[-1].chain, 32);
+	}
 	segment_path(c->s, &seg, "seg", path, sizeof path);
 	rv = ops->open(c->disk, path, DISK_WRITE, &seg.file, e);
 	if (rv)
@@ -206,7 +211,7 @@ static int check_segment(struct snap_check *c, uint32_t k, struct err *e)
 			    f.shard != c->m->shard || f.base != g->base ||
 			    f.end != g->end || f.bytes != g->bytes ||
 			    memcmp(f.chain, g->chain, 32) ||
-			    memcmp(f.root, root, 32)))
+			    (!c->bad.code && memcmp(f.root, root, 32))))
 			rv = ERR_DAMAGED;
 	}
 	if (!rv)
@@ -408,8 +413,19 @@ int snap_check_step(struct snap_check *c, bool *done, struct err *e)
 	while (c->segment < c->m->n_segments && !rv) {
 		bytes += c->m->segments[c->segment].bytes;
 		rv = check_segment(c, c->segment++, e);
+		/* All that is bad goes in one pass: after a power cut half of
+		 * what was fetched may be, and each pass reads the whole. */
+		if (rv == ERR_DAMAGED) {
+			if (!c->bad.code)
+				c->bad = *e;
+			rv = 0;
+		}
 		if (rv || bytes >= STEP_BYTES)
 			return rv;
+	}
+	if (c->bad.code) {
+		*e = c->bad;
+		return e->code;
 	}
 	if (!c->rows || !rows_end(c))
 		return rows_step(c, e);

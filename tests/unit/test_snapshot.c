@@ -261,6 +261,39 @@ static void test_every_damage_is_seen(void **state)
 }
 
 /* A manifest that promises something else than its files hold. */
+/* One pass finds every segment that must come again, and leaves the others. */
+static void test_all_that_is_bad_goes_at_once(void **state)
+{
+	struct snap_manifest m;
+	struct disk_file *f;
+	struct world w;
+	struct err e = { 0 };
+	char path[96];
+	uint32_t k;
+
+	(void)state;
+	world_init(&w);
+	make(&w, 40);
+	assert_int_equal(snap_export(w.s, &m, &e), 0);
+	assert_true(m.n_segments > 6);
+	ship(&w, &m);
+	for (k = 1; k < m.n_segments; k += 2) {
+		snap_file_path(&m, 2 * k + 1, 2, path, sizeof path);
+		assert_true(disk_sim_flip(w.ds, path, m.segments[k].bytes / 2, 1));
+	}
+	assert_int_equal(check(&w, &m), ERR_DAMAGED);
+	for (k = 0; k < m.n_segments; k++) {
+		snap_file_path(&m, 2 * k + 1, 2, path, sizeof path);
+		assert_int_equal(w.disk->ops->open(w.disk, path, DISK_READ, &f, NULL),
+				 k % 2 ? ERR_NOT_FOUND : 0);
+		if (k % 2 == 0)
+			w.disk->ops->close(f);
+	}
+	store_close(w.s);
+	snap_release(&m);
+	world_free(&w);
+}
+
 static void test_another_manifest(void **state)
 {
 	struct snap_manifest m, other;
@@ -527,6 +560,7 @@ int main(void)
 		cmocka_unit_test(test_a_folder_from_an_export),
 		cmocka_unit_test(test_no_checkpoint_no_snapshot),
 		cmocka_unit_test(test_every_damage_is_seen),
+		cmocka_unit_test(test_all_that_is_bad_goes_at_once),
 		cmocka_unit_test(test_another_manifest),
 		cmocka_unit_test(test_install_record),
 		cmocka_unit_test(test_install_voids_the_queue),
