@@ -7,8 +7,9 @@
  *   later truncation has voided (B13): the truncation shortens the requests in
  *   flight, so an old write can never vouch for a new entry, not even for one
  *   with the same index and term that came back after being cut.
- * - A full journal takes votes only.  Entries then wait here, in order, and the
- *   group takes no more of them (group_room() is 0, appends are cut to none). */
+ * - A full journal takes votes and truncations only.  Entries then wait here, in
+ *   order, and the group takes no more of them (group_room() is 0, appends are cut
+ *   to none). */
 #include "consensus/raft_impl.h"
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -96,6 +97,20 @@ static void vote_submit(struct group *g, struct disk_req *d)
 		group_break(g, "the journal takes no vote");
 }
 
+/* Its entries were refused as full, and what they replace may be what fills the
+ * journal: that goes first, alone, and is not refused. */
+static void truncation_submit(struct group *g, struct disk_req *d)
+{
+	struct disk_req *t = req_new(g, NULL, 0);
+
+	t->jr.truncate_from = d->jr.truncate_from;
+	d->jr.truncate_from = 0;
+	t->submitted = true;
+	list_prepend(&g->reqs, &t->link);
+	if (journal_submit(g->journal, &t->jr))
+		group_break(g, "the journal takes no truncation");
+}
+
 void disk_retry(struct group *g)
 {
 	/* Frozen, what the journal has not taken yet is forgotten with the group. */
@@ -109,8 +124,11 @@ void disk_retry(struct group *g)
 				break;
 		}
 		AN(d && !d->submitted);
-		if (journal_submit(g->journal, &d->jr))
+		if (journal_submit(g->journal, &d->jr)) {
+			if (d->jr.truncate_from)
+				truncation_submit(g, d);
 			return;
+		}
 		d->submitted = true;
 		g->n_waiting--;
 	}

@@ -124,6 +124,16 @@ void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 		j->files[i].last[shard] = 0;
 }
 
+void journal_truncated(struct journal *j, uint32_t shard, uint64_t from)
+{
+	uint32_t i;
+
+	jindex_truncate(&j->shards[shard], from);
+	for (i = 0; i < j->n_files; i++)
+		if (j->files[i].last[shard] >= from)
+			j->files[i].last[shard] = from - 1;
+}
+
 static bool file_free(const struct journal *j, const struct jfile *f, bool force)
 {
 	uint32_t s;
@@ -562,8 +572,10 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	x->s.present = true;
 	if (r->has_vote)
 		jindex_vote(x, r->term, r->vote);
-	if (r->truncate_from)
-		jindex_truncate(x, r->truncate_from);
+	if (r->truncate_from) {
+		journal_truncated(j, r->shard, r->truncate_from);
+		count_free(j);
+	}
 	for (i = 0; i < r->n_entries; i++) {
 		struct entry *e = rp->entries[i];
 		struct jplace p = { e->term, j->held_off[(*at)++], j->cur,

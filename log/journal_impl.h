@@ -92,6 +92,8 @@ void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
 void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
+/* Entries from `from` on are void, and what is void pins no file. */
+void journal_truncated(struct journal *j, uint32_t shard, uint64_t from);
 /* A snapshot at `index` takes the place of all entries of the shard. */
 void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 		       uint64_t index, uint64_t term);
@@ -111,8 +113,9 @@ uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
 		     unsigned *small);
 /* There is no room for what is first.  Votes and marks pass it, as far as the
  * current file has room: a mark may be what frees the next file, and neither
- * depends on entries in front of it.  So do barriers, unless entries of their
- * shard wait in front: by its barrier a new leader commits what fills the ring. */
+ * depends on entries in front of it.  So do barriers and truncations alone, unless
+ * something of their shard waits in front: by its barrier a new leader commits what
+ * fills the ring, and a truncation voids it. */
 uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 			   unsigned *small);
 

@@ -133,15 +133,16 @@ static bool pins(const struct journal *j, uint32_t shard)
 
 /* How much of the last file a request may take.  Each is a page at the worst, and
  * other shards may vote, mark and install any number of times while one of them pins
- * the oldest file: votes and barriers leave the last eighth, and all but that one's
- * marks and install the last sixteenth. */
+ * the oldest file: votes and barriers leave the last eighth, and all but what that
+ * one marks, voids or installs the last sixteenth. */
 static uint64_t small_room(const struct journal *j, const struct journal_req *r)
 {
 	uint64_t room = j->cfg.file_size - j->cur_off, keep;
 
-	keep = !r->has_mark && !r->install ? j->cfg.file_size / 8
-	       : pins(j, r->shard)	   ? 0
-					   : j->cfg.file_size / 16;
+	if (!r->has_mark && !r->install && !r->truncate_from)
+		keep = j->cfg.file_size / 8;
+	else
+		keep = pins(j, r->shard) ? 0 : j->cfg.file_size / 16;
 	return room > keep ? room - keep : 0;
 }
 
@@ -159,9 +160,9 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 		uint64_t bit = 1ull << (r->shard & 63);
 		bool barrier = jqueue_is_barrier(jreq_priv(*pp)->entries,
 						 r->n_entries);
-		bool waits = r->truncate_from ||
-			     (r->n_entries &&
-			      (!barrier || behind[r->shard / 64] & bit));
+		bool waits = (r->n_entries && (!barrier || r->truncate_from)) ||
+			     ((r->n_entries || r->truncate_from) &&
+			      behind[r->shard / 64] & bit);
 
 		/* Each with a row of its own, at the worst. */
 		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +

@@ -322,7 +322,7 @@ static void replay_record(struct scan *sc, const struct srec *r,
 			jindex_vote(x, r->term, r->vote);
 		break;
 	case JR_TRUNCATE:
-		jindex_truncate(x, r->index);
+		journal_truncated(j, r->shard, r->index);
 		if (newest && sc->ends[r->shard] >= r->index)
 			sc->ends[r->shard] = r->index - 1;
 		break;

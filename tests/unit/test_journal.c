@@ -492,7 +492,8 @@ static void test_older_vote_comes_later(void **state)
 
 static void on_filled(struct journal_req *r)
 {
-	(void)r;
+	if (r->arg)
+		++*(unsigned *)r->arg;
 }
 
 /* What waits before a full ring is written as far as it goes: the first of it may be
@@ -548,6 +549,63 @@ static void test_a_full_ring_is_filled(void **state)
 	}
 }
 
+/* What a shard voids pins no file: the truncation passes what waits for room, save
+ * what its own shard wrote before it. */
+static void test_a_truncation_makes_room(void **state)
+{
+	enum { REQS = 2000, LEN = 3000 };
+	struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
+	struct journal_req cut[2] = { { .shard = 0, .truncate_from = 1,
+					.cb = on_filled },
+				      { .shard = 1, .truncate_from = 1,
+					.cb = on_filled } };
+	struct world *w = xmalloc(sizeof *w);
+	uint64_t last[2] = { 0 };
+	unsigned n = 0, done = 0;
+
+	(void)state;
+	world_init(w, 3);
+	while (!w->j->q_head) {
+		struct entry *e;
+		uint32_t shard = w->j->n_files == 8 && w->j->cur == 7 &&
+						 w->j->cur_off > 150000
+					 ? 0
+					 : 1;
+
+		assert_true(n < REQS);
+		e = entry_new(shard, LEN);
+		payload_of(entry_payload(e), LEN, n);
+		e->term = 1;
+		e->index = ++last[shard];
+		reqs[n] = (struct journal_req){ .shard = shard, .entries = &e,
+						.n_entries = 1, .cb = on_filled,
+						.arg = &done };
+		assert_int_equal(journal_submit(w->j, &reqs[n++]), 0);
+		entry_unref(e);
+		journal_flush(w->j);
+		while (sim_step(&w->sim, &(int){ 0 }))
+			;
+	}
+	assert_int_equal(done, n - 1);
+	cut[0].arg = cut[1].arg = &done;
+	assert_int_equal(journal_submit(w->j, &cut[0]), 0);
+	journal_flush(w->j);
+	while (sim_step(&w->sim, &(int){ 0 }))
+		;
+	assert_int_equal(done, n - 1);
+	assert_int_equal(journal_submit(w->j, &cut[1]), 0);
+	journal_flush(w->j);
+	while (sim_step(&w->sim, &(int){ 0 }))
+		;
+	assert_int_equal(done, n + 2);
+	assert_true(journal_idle(w->j));
+	assert_int_equal(journal_shard(w->j, 0)->last_index, 0);
+	assert_int_equal(journal_shard(w->j, 1)->last_index, 0);
+	world_free(w);
+	free(reqs);
+	free(w);
+}
+
 static void count_event(void *arg, const struct journal_walk_event *ev)
 {
 	unsigned *n = arg;
@@ -592,6 +650,7 @@ int main(void)
 		cmocka_unit_test(test_newer_format),
 		cmocka_unit_test(test_older_vote_comes_later),
 		cmocka_unit_test(test_a_full_ring_is_filled),
+		cmocka_unit_test(test_a_truncation_makes_room),
 		cmocka_unit_test(test_walk),
 	};
 
