@@ -24,76 +24,6 @@
 
 static const uint8_t zeros[JF_BLOCK];
 
-/* ---- index of entries -------------------------------------------------------- */
-
-static struct jplace *place(const struct jindex *x, uint64_t index)
-{
-	if (!x->n || index < x->s.first_index || index > x->s.last_index)
-		return NULL;
-	return &x->at[x->head + (index - x->s.first_index)];
-}
-
-void jindex_truncate(struct jindex *x, uint64_t from)
-{
-	if (!x->n || from > x->s.last_index)
-		return;
-	if (from <= x->s.first_index) {
-		x->n = 0;
-		x->s.last_index = from - 1;
-		x->s.first_index = from;
-		x->s.last_term = 0;
-		return;
-	}
-	x->n = (uint32_t)(from - x->s.first_index);
-	x->s.last_index = from - 1;
-	x->s.last_term = place(x, from - 1)->term;
-}
-
-/* A vote that came alone may have passed an older one that waits with entries:
- * terms only rise, and a vote once given in a term stands. */
-void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote)
-{
-	if (term < x->s.term || (term == x->s.term && !vote))
-		return;
-	x->s.term = term;
-	x->s.vote = vote;
-}
-
-void jindex_drop_below(struct jindex *x, uint64_t index)
-{
-	uint64_t k;
-
-	if (!x->n || index <= x->s.first_index)
-		return;
-	k = index - x->s.first_index;
-	if (k > x->n)
-		k = x->n;
-	x->head += (uint32_t)k;
-	x->n -= (uint32_t)k;
-	x->s.first_index += k;
-	if (x->head > 1024 && x->head > x->cap / 2) {
-		memmove(x->at, x->at + x->head, x->n * sizeof *x->at);
-		x->head = 0;
-	}
-}
-
-void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p)
-{
-	jindex_truncate(x, index); /* a later entry replaces the earlier one */
-	if (!x->n || index != x->s.last_index + 1) {
-		/* Older files may reach back over a hole that marks cover. */
-		x->head = x->n = 0;
-		x->s.first_index = index;
-	}
-	if (x->head + x->n == x->cap) {
-		x->cap = x->cap ? 2 * x->cap : 64;
-		x->at = xrealloc(x->at, x->cap * sizeof *x->at);
-	}
-	x->at[x->head + x->n++] = *p;
-	x->s.last_index = index;
-	x->s.last_term = p->term;
-}
-
 /* ---- files --------------------------------------------------------------------- */
 
 static void fatal(struct journal *j, const struct err *e)
@@ -737,7 +667,7 @@ const struct journal_shard *journal_shard(const struct journal *j,
 
 uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index)
 {
-	const struct jplace *p = place(&j->shards[shard], index);
+	const struct jplace *p = jindex_place(&j->shards[shard], index);
 
 	return p ? p->term : 0;
 }
@@ -745,7 +675,7 @@ uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index)
 int journal_read(struct journal *j, uint32_t shard, uint64_t index,
 		 struct entry **out, struct err *e)
 {
-	const struct jplace *p = place(&j->shards[shard], index);
+	const struct jplace *p = jindex_place(&j->shards[shard], index);
 	struct entry *en;
 	struct jr r;
 	size_t got;

@@ -87,11 +87,15 @@ static inline struct jreq_priv *jreq_priv(struct journal_req *r)
 	return (struct jreq_priv *)(void *)r->priv;
 }
 
-/* journal.c: the index of a shard; used by recovery in the same order */
+/* journal_index.c: the index of a shard; used by recovery in the same order */
+/* NULL: not here. */
+struct jplace *jindex_place(const struct jindex *x, uint64_t index);
 void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
 void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
+
+/* journal.c: of the index and of the files */
 /* Entries from `from` on are void, and what is void pins no file. */
 void journal_truncated(struct journal *j, uint32_t shard, uint64_t from);
 /* A snapshot at `index` takes the place of all entries of the shard. */
