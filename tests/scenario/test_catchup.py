@@ -142,7 +142,8 @@ def test_kill_in_the_middle_of_an_install(small, victim):
                 continue
             source = small.nodes[int(found.group(1))]
             source.kill()
-            await asyncio.sleep(0.2)
+            await in_thread(away.process.wait_line,
+                            rf"event=link_down peer={found.group(1)}\b")
             await in_thread(lambda: source.start(wait=False))
             break
         if not away.up:

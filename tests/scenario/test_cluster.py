@@ -196,7 +196,7 @@ def test_leadership_is_handed_over_without_loss(cluster):
                 cluster.nodes[leader].admin("transfer", shard=shard, to=to)
             except AdminError as e:
                 assert e.error in ("busy", "no-leader")
-            await asyncio.sleep(0.4)
+            await sender.more(20)
         await sender.finish()
         assert sender.acked
         assert_complete([sender], await inbox_of(cluster, b, len(sender.acked)))
