@@ -316,13 +316,13 @@ static void on_read(void *arg)
 	if (j.run->over)
 		return;
 	check_read(j.run);
-	later(j.run, 0, dice(j.run, 100000), on_read);
+	later(j.run, 0, dice(j.run, j.run->p.read_max_us), on_read);
 }
 
 void chaos_start(struct run *r)
 {
 	later(r, 0, dice(r, 2 * r->p.fault_mean_us), on_fault);
-	later(r, 0, dice(r, 100000), on_read);
+	later(r, 0, dice(r, r->p.read_max_us), on_read);
 }
 
 /* Everything that was broken on purpose is whole again; no more faults. */

@@ -36,6 +36,7 @@ struct params {
 	unsigned weight[FAULTS];       /* enum fault -> share */
 	unsigned full_restart_permille;
 	bool far_behind;            /* followers outrun by the journals */
+	uint64_t read_max_us;       /* between two linearizable reads */
 };
 void params_draw(struct params *p, uint64_t seed);
 
