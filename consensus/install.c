@@ -602,8 +602,10 @@ void snap_tick(struct node *n, uint64_t now_ms)
 			source_drop(s);
 			continue;
 		}
-		if (s->install)
+		if (s->install) {
+			AN(s->install->shard == s); /* its end clears s->install */
 			install_tick(s->install, now_ms);
+		}
 		if (s->install && s->install->state >= FREEZE)
 			n->snap.due_ms = now_ms + FREEZE_TICK_MS;
 		else if (!s->faulty && !n->dead)
