@@ -26,10 +26,17 @@ uint64_t xxh3_parts(const struct hash_part *parts, size_t n)
  * more than hashing a record. */
 static __thread EVP_MD_CTX *sha_ctx;
 static EVP_MD *sha_md;
+static pthread_key_t sha_key; /* frees the context of a thread that ends */
 static pthread_once_t sha_once = PTHREAD_ONCE_INIT;
+
+static void sha_drop(void *ctx)
+{
+	EVP_MD_CTX_free(ctx);
+}
 
 static void sha_fetch(void)
 {
+	AZ(pthread_key_create(&sha_key, sha_drop));
 	sha_md = EVP_MD_fetch(NULL, "SHA256", NULL);
 	AN(sha_md);
 }
@@ -43,6 +50,7 @@ void sha256_parts(const struct hash_part *parts, size_t n,
 		pthread_once(&sha_once, sha_fetch);
 		sha_ctx = EVP_MD_CTX_new();
 		AN(sha_ctx);
+		AZ(pthread_setspecific(sha_key, sha_ctx));
 		AN(EVP_DigestInit_ex2(sha_ctx, sha_md, NULL));
 	} else {
 		AN(EVP_DigestInit_ex2(sha_ctx, NULL, NULL));
