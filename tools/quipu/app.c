@@ -209,7 +209,7 @@ int app_run(struct app *a)
 	while (!a->leaving)
 		uv_run(&a->loop, UV_RUN_ONCE);
 	client_close(a->client);
-	client_os_kick(a->os);
+	app_kick(a);
 	a->leave.data = &gave_up;
 	uv_timer_start(&a->leave, on_gave_up, APP_LEAVE_MS, 0);
 	while (client_linked(a->client) && !gave_up)
@@ -224,11 +224,19 @@ static void close_handle(uv_handle_t *h, void *arg)
 		uv_close(h, NULL);
 }
 
+void app_kick(struct app *a)
+{
+	if (a->os)
+		client_os_kick(a->os);
+}
+
 void app_close(struct app *a)
 {
+	struct client_os *os = a->os;
 	struct err e;
 
-	client_os_close(a->os, on_os_closed, a);
+	a->os = NULL; /* it frees itself */
+	client_os_close(os, on_os_closed, a);
 	while (!a->closed)
 		uv_run(&a->loop, UV_RUN_ONCE);
 	uv_walk(&a->loop, close_handle, NULL);

@@ -71,6 +71,9 @@ int app_run(struct app *a);
 /* End in good order with this exit status; the first one counts. */
 void app_leave(struct app *a, int status);
 void app_close(struct app *a);
+/* The client was given something to send.  Also from timers and input that are still
+ * served while app_close() waits, when nothing is sent any more. */
+void app_kick(struct app *a);
 char *app_log_path(const struct profile *p);
 
 int cmd_login(const struct options *o, int argc, char **argv);

@@ -201,7 +201,7 @@ static void on_line(void *arg, char *line, size_t n)
 		c->typed_shown = true;
 		say(c, line[0] == '/' ? line + 1 : line, line[0] == '/' ? n - 1 : n);
 	}
-	client_os_kick(c->app.os);
+	app_kick(&c->app);
 	maybe_done(c);
 }
 

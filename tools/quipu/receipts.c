@@ -39,7 +39,7 @@ static void on_timer(uv_timer_t *t)
 		uv_timer_start(t, on_timer, RECEIPTS_EVERY_MS, 0);
 	while (r->n)
 		send_some(r);
-	client_os_kick(r->app->os);
+	app_kick(r->app);
 }
 
 void receipts_open(struct receipts *r, struct app *a)

@@ -132,7 +132,7 @@ static void on_line(void *arg, char *line, size_t n)
 		compose(s, line, n);
 	if (s->reading && client_outbox_len(s->app.client) > OUTBOX_PAUSE)
 		input_pause(&s->in, true);
-	client_os_kick(s->app.os);
+	app_kick(&s->app);
 	maybe_done(s);
 }
 
