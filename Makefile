@@ -176,8 +176,10 @@ build/deps/.done: tools/dev/deps | build/.setup
 	@touch $@
 $(DEPS_LIBS): build/deps/.done ;
 
-.PHONY: setup-fuzz setup-tidy setup-fresh setup-interop
-setup-%:
+# A static pattern: make looks for no pattern rule of a phony target.
+SETUPS = setup-fuzz setup-tidy setup-fresh setup-interop
+.PHONY: $(SETUPS)
+$(SETUPS): setup-%:
 	$(Q)tools/dev/setup $*
 
 # ---- tests (tools/dev/tests counts and reports)
