@@ -594,6 +594,7 @@ void snap_tick(struct node *n, uint64_t now_ms)
 	n->snap.due_ms = now_ms + TICK_MS;
 	for (i = 0; i < n->n_shards && !n->dead; i++) {
 		struct shard *s = &n->shards[i];
+		bool swapping;
 
 		if (s->faulty) {
 			/* What INSTALL has voided a restart finds. */
@@ -602,11 +603,10 @@ void snap_tick(struct node *n, uint64_t now_ms)
 			source_drop(s);
 			continue;
 		}
-		if (s->install) {
-			AN(s->install->shard == s); /* its end clears s->install */
-			install_tick(s->install, now_ms);
-		}
-		if (s->install && s->install->state >= FREEZE)
+		swapping = s->install && s->install->state >= FREEZE;
+		if (s->install)
+			install_tick(s->install, now_ms); /* may end it */
+		if (swapping)
 			n->snap.due_ms = now_ms + FREEZE_TICK_MS;
 		else if (!s->faulty && !n->dead)
 			source_tick(s, now_ms);
