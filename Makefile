@@ -92,7 +92,7 @@ MODULE_LIBS := $(foreach m,client gateway consensus log base,$(B)/lib$(m).a)
 .PHONY: all programs tests setup deps
 all: setup deps $(MODULE_LIBS) programs
 programs: $(PROGRAMS:%=$(B)/%)
-tests: $(UNITS:%=$(B)/%) $(if $(SIM),$(B)/quipu-sim) $(FUZZERS:%=build/asan/replay/%)
+tests: $(UNITS:%=$(B)/%) $(if $(SIM),$(B)/quipu-sim)
 
 define library # name, folder of sources, tree
 $(3)/lib$(1).a: $(call objects,$(call sources,$(2)),$(3))
