@@ -77,7 +77,8 @@ static bool consistent(const struct snap_manifest *m)
 		next = g->end;
 	}
 	return next == m->leaves && m->index && m->term &&
-	       m->rows_bytes >= SNAP_ROWS_HEAD && m->rows &&
+	       m->rows_bytes >= SNAP_ROWS_HEAD &&
+	       m->rows_bytes <= SNAP_ROWS_MAX && m->rows &&
 	       (!m->n_segments ||
 		!memcmp(m->segments[m->n_segments - 1].chain, m->chain, 32));
 }

@@ -11,7 +11,8 @@
 #include "base/buf.h"
 #include "log/store.h"
 
-#define SNAP_SEGMENTS_MAX 65536 /* 4 TiB of full segments */
+#define SNAP_SEGMENTS_MAX 65536      /* 4 TiB of full segments */
+#define SNAP_ROWS_MAX (1ull << 36)   /* bytes of the row stream: 64 GiB, four maps */
 
 struct snap_segment {
 	uint64_t base, end;      /* records */

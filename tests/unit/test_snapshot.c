@@ -378,6 +378,17 @@ static void test_manifest(void **state)
 	buf_clear(&b);
 	snap_encode(&m, &b);
 	assert_int_equal(snap_decode(&got, b.data, b.len, &e), ERR_FORMAT);
+	segs[1].base = 29;
+	m.rows_bytes = SNAP_ROWS_MAX;
+	buf_clear(&b);
+	snap_encode(&m, &b);
+	assert_int_equal(snap_decode(&got, b.data, b.len, &e), 0);
+	snap_release(&got);
+	/* More rows than any state can have: sums of sizes would go round. */
+	m.rows_bytes = UINT64_MAX;
+	buf_clear(&b);
+	snap_encode(&m, &b);
+	assert_int_equal(snap_decode(&got, b.data, b.len, &e), ERR_FORMAT);
 	buf_release(&b);
 	buf_release(&again);
 }
