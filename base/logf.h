@@ -1,6 +1,7 @@
 /* Structured logging: one logfmt line per event on stderr.
  *   log_event(LOG_INFO, "leader", "shard=%u term=%" PRIu64, shard, term);
  * gives  ts=2026-01-02T03:04:05.678Z level=info event=leader shard=1 term=2
+ * An event has a row in base/event.tbl, from which docs/events.md is made.
  * Values with blanks are the caller's to quote (log_quote).  Never log bodies,
  * tokens or keys. */
 #ifndef QUIPU_BASE_LOGF_H
