@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* One process may hold many thousand connections, so nothing is kept beside
  * OpenSSL's own state: its BIO reads from the caller's bytes and writes to the
@@ -289,13 +290,32 @@ int tls_peer_name(struct tls *t, char name[TLS_NAME_MAX], struct err *e)
 	return rv;
 }
 
+/* One time as every peer of a link will: by the store, for this purpose. */
+static int verify_own(const struct tls_ctx *ctx, X509 *x, const char *purpose,
+		      const char *own, struct err *e)
+{
+	STACK_OF(X509) *chain = NULL;
+	X509_STORE_CTX *sc = X509_STORE_CTX_new();
+	int rv = 0;
+
+	AN(sc);
+	SSL_CTX_get0_chain_certs(ctx->ssl, &chain);
+	AN(X509_STORE_CTX_init(sc, SSL_CTX_get_cert_store(ctx->ssl), x, chain));
+	AN(X509_STORE_CTX_set_default(sc, purpose));
+	if (X509_verify_cert(sc) != 1)
+		rv = err_set(e, ERR_TLS, "the certificate of %s: %s", own,
+			     X509_verify_cert_error_string(
+				     X509_STORE_CTX_get_error(sc)));
+	X509_STORE_CTX_free(sc);
+	ERR_clear_error();
+	return rv;
+}
+
 int tls_ctx_check_own(const struct tls_ctx *ctx, const char *name,
 		      struct err *e)
 {
 	X509 *x = SSL_CTX_get0_certificate(ctx->ssl);
 	char own[TLS_NAME_MAX];
-	STACK_OF(X509) *chain = NULL;
-	X509_STORE_CTX *sc;
 	int rv;
 
 	AN(x);
@@ -305,20 +325,40 @@ int tls_ctx_check_own(const struct tls_ctx *ctx, const char *name,
 	if (strcmp(own, name) != 0)
 		return err_set(e, ERR_TLS, "the certificate is for %s, not for "
 			       "%s", own, name);
-	sc = X509_STORE_CTX_new();
-	AN(sc);
+	if (is_mutual(ctx->role)) {
+		/* A node is the server of some links and the client of others. */
+		rv = verify_own(ctx, x, "ssl_server", own, e);
+		return rv ? rv : verify_own(ctx, x, "ssl_client", own, e);
+	}
+	if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
+		return err_set(e, ERR_TLS, "the certificate of %s has expired",
+			       own);
+	return 0;
+}
+
+static int64_t cert_expires(const X509 *x)
+{
+	struct tm tm;
+
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) != 1)
+		return 0; /* as good as expired */
+	return timegm(&tm);
+}
+
+int64_t tls_ctx_expires(const struct tls_ctx *ctx)
+{
+	STACK_OF(X509) *chain = NULL;
+	int64_t first = cert_expires(SSL_CTX_get0_certificate(ctx->ssl));
+	int i;
+
 	SSL_CTX_get0_chain_certs(ctx->ssl, &chain);
-	AN(X509_STORE_CTX_init(sc, SSL_CTX_get_cert_store(ctx->ssl), x, chain));
-	if (is_mutual(ctx->role) && X509_verify_cert(sc) != 1)
-		rv = err_set(e, ERR_TLS, "the certificate of %s: %s", own,
-			     X509_verify_cert_error_string(
-				     X509_STORE_CTX_get_error(sc)));
-	else if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
-		rv = err_set(e, ERR_TLS, "the certificate of %s has expired",
-			     own);
-	X509_STORE_CTX_free(sc);
-	ERR_clear_error();
-	return rv;
+	for (i = 0; i < sk_X509_num(chain); i++) {
+		int64_t t = cert_expires(sk_X509_value(chain, i));
+
+		if (t < first)
+			first = t;
+	}
+	return first;
 }
 
 /* ---- connections ---------------------------------------------------------- */

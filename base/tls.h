@@ -13,6 +13,7 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define TLS_RECORD_MAX 16384 /* plain bytes of one record */
 #define TLS_NAME_MAX 128     /* a certificate's name, with the zero */
@@ -40,9 +41,12 @@ int tls_ctx_new(struct tls_ctx **out, enum tls_role role,
 /* Connections keep what they need; NULL is fine. */
 void tls_ctx_free(struct tls_ctx *ctx);
 /* Is the context's own certificate named `name` (CN and dNSName), in date and,
- * with a mutual role, of its own CA? */
+ * with a mutual role, of its own CA and good for both ends of a link? */
 int tls_ctx_check_own(const struct tls_ctx *ctx, const char *name,
 		      struct err *e);
+/* Unix time in seconds at which the first certificate of the context's own chain
+ * expires; not for TLS_CLIENT. */
+int64_t tls_ctx_expires(const struct tls_ctx *ctx);
 
 /* `host` is what a TLS_CLIENT expects: a DNS name or an address; else NULL. */
 int tls_new(struct tls **out, struct tls_ctx *ctx, const char *host,

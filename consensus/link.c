@@ -343,12 +343,50 @@ static const struct net_ops link_ops = { net_send, net_flush, net_is_up,
 
 /* ---- open and close ------------------------------------------------------- */
 
+/* Both contexts of the links, or none. */
+static int load_tls(struct link_net *l, const struct tls_files *files,
+		    struct err *e)
+{
+	struct tls_ctx *server, *client = NULL;
+	char name[TLS_NAME_MAX];
+	int rv = tls_ctx_new(&server, TLS_MUTUAL_SERVER, files, e);
+
+	if (!rv)
+		rv = tls_ctx_new(&client, TLS_MUTUAL_CLIENT, files, e);
+	link_node_name(l, l->self, name);
+	if (!rv && tls_ctx_check_own(server, name, e))
+		rv = err_wrap(e, "certificate file %s", files->cert);
+	if (rv) {
+		tls_ctx_free(server);
+		tls_ctx_free(client);
+		return rv;
+	}
+	/* Connections keep what they began with. */
+	tls_ctx_free(l->server);
+	tls_ctx_free(l->client);
+	l->server = server;
+	l->client = client;
+	return 0;
+}
+
+int link_reload(struct net *n, const struct tls_files *files, struct err *e)
+{
+	struct link_net *l = of_net(n);
+
+	return l->server ? load_tls(l, files, e) : 0;
+}
+
+int64_t link_cert_expires(const struct net *n)
+{
+	const struct link_net *l = of_net(n);
+
+	return l->server ? tls_ctx_expires(l->server) : 0;
+}
+
 static int open_tls(struct link_net *l, const struct link_config *cfg,
 		    struct err *e)
 {
 	struct tls_files files = { cfg->ca, cfg->cert, cfg->key };
-	char name[TLS_NAME_MAX];
-	int rv;
 
 	if (!cfg->ca && !cfg->cert && !cfg->key) {
 		log_event(LOG_WARN, "link_plain", "node=%" PRIu64 " why=%s",
@@ -357,13 +395,7 @@ static int open_tls(struct link_net *l, const struct link_config *cfg,
 				    "loopback only"));
 		return 0;
 	}
-	rv = tls_ctx_new(&l->server, TLS_MUTUAL_SERVER, &files, e);
-	if (!rv)
-		rv = tls_ctx_new(&l->client, TLS_MUTUAL_CLIENT, &files, e);
-	link_node_name(l, l->self, name);
-	if (!rv && tls_ctx_check_own(l->server, name, e))
-		rv = err_wrap(e, "certificate file %s", cfg->cert);
-	return rv;
+	return load_tls(l, &files, e);
 }
 
 static int set_peers(struct link_net *l, const struct link_config *cfg,

@@ -64,6 +64,14 @@ int link_open(struct net **out, void *loop, const struct link_config *cfg,
 /* From now on no callback but closed(), once the loop let go of everything. */
 void link_close(struct net *n, void (*closed)(void *arg), void *arg);
 
+/* Read the certificates again: handshakes from now on go by them, links that are
+ * up stay.  An error, and nothing has changed: what a file is not good for is found
+ * before.  Without certificates (plain links): 0, nothing is read. */
+struct tls_files;
+int link_reload(struct net *n, const struct tls_files *files, struct err *e);
+/* Unix time at which this node's certificate expires; 0: plain links. */
+int64_t link_cert_expires(const struct net *n);
+
 uint16_t link_port(const struct net *n);
 /* ERR_NOT_FOUND: no such peer. */
 int link_stats(const struct net *n, uint64_t peer, struct link_stats *out);

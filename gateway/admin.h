@@ -28,13 +28,19 @@
  *                                       devices [numbers 1..32]
  *   transfer         shard, to          -        leadership of a shard
  *   drain            -                  -        as SIGTERM
+ *   reload           -                  links_until, gateway_until: certificates
+ *                                       read again; error "refused": the old
+ *                                       ones are in force
+ *   certs            -                  now, links_until, gateway_until (Unix time
+ *                                       in seconds; 0: none)
  *   config           -                  config {name: value}, secrets hidden
  *   stats            -                  stats {name: value}
  *   token            account, device    token, expires_s   [ttl: seconds,
  *                                       epoch: device epoch; asked when absent]
  *
  * Errors: bad-request, exists, not-found, too-many-devices, unavailable
- * (detail says whether the outcome is unknown), no-leader, busy, internal. */
+ * (detail says whether the outcome is unknown), no-leader, busy, refused,
+ * internal. */
 #ifndef QUIPU_GATEWAY_ADMIN_H
 #define QUIPU_GATEWAY_ADMIN_H
 

@@ -27,6 +27,10 @@ struct admin_req {
 void admin_ok(struct admin_req *r, json_t *members);
 void admin_fail(struct admin_req *r, const char *error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* admin_node.c: verbs about this process. */
+void admin_reload(struct admin_req *r);
+void admin_certs(struct admin_req *r);
+
 /* Runs the verb: answers now, or later from a callback. */
 void admin_verb(struct admin_req *r);
 

@@ -594,6 +594,8 @@ static const struct {
 	{ "account", account },
 	{ "transfer", transfer },
 	{ "drain", drain },
+	{ "reload", admin_reload },
+	{ "certs", admin_certs },
 	{ "config", config },
 	{ "stats", stats },
 	{ "token", token },

@@ -35,19 +35,6 @@ static int open_keys(struct gateway *g, struct err *e)
 					  c->tokens.audience, e);
 }
 
-static int open_tls(struct gateway *g, struct err *e)
-{
-	const struct conf *c = g->conf;
-	struct tls_files files = { .cert = c->gateway.tls_cert,
-				   .key = c->gateway.tls_key };
-
-	if (!c->gateway.tls_cert[0])
-		return 0;
-	if (tls_ctx_new(&g->tls, TLS_SERVER, &files, e))
-		return err_wrap(e, "gateway.tls_cert");
-	return 0;
-}
-
 static int open_admin(struct gateway *g, struct err *e)
 {
 	char *path = xasprintf("%s/admin.sock", g->conf->node.data);
@@ -106,7 +93,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 	g->reaper.data = g;
 	rv = open_keys(g, e);
 	if (!rv)
-		rv = open_tls(g, e);
+		rv = certs_open(g, e);
 	if (!rv)
 		rv = http_open(g, e);
 	if (!rv)
@@ -118,6 +105,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 		gateway_close(g);
 		return rv;
 	}
+	certs_look(g);
 	listen = gateway_address(g);
 	log_event(LOG_INFO, "listening", "gateway=%s tls=%s", listen,
 		  g->tls ? "yes" : "no");
@@ -194,8 +182,10 @@ void gateway_tick(struct gateway *g)
 	http_tick(g, now_ms);
 	bridge_tick(g, now_ms);
 	peek_tick(g, now_ms);
-	if (g->second_ms <= now_ms)
+	if (g->second_ms <= now_ms) {
 		g->second_ms = now_ms + SECOND_MS;
+		certs_look(g);
+	}
 	drain_look(g, now_ms);
 }
 

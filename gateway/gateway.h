@@ -29,6 +29,7 @@
 
 struct conf;
 struct gateway;
+struct net;
 struct node;
 
 /* Bind and listen (gateway.listen), load or make the token keys, open the admin
@@ -50,6 +51,14 @@ void gateway_drain(struct gateway *g, void (*done)(void *arg), void *arg);
 /* Close all sockets.  Handles of the loop close in its next turns: run the loop
  * once more (UV_RUN_DEFAULT ends by itself) before the loop is closed. */
 void gateway_close(struct gateway *g);
+
+/* Links to peers (consensus/link.h), whose certificates are this process's too.
+ * Borrowed until gateway_close(). */
+void gateway_links(struct gateway *g, struct net *links);
+/* Read the certificates of links and gateway again, from the files that the
+ * configuration named at the start: all of them, or an error (also an event) and
+ * none.  Handshakes from now on go by them, connections that are up stay. */
+int gateway_reload(struct gateway *g, struct err *e);
 
 /* The port listened on (conf port 0: the one that the system chose), and
  * gateway.listen with it ("127.0.0.1:8080"; allocated). */

@@ -38,6 +38,7 @@ struct gateway {
 	struct session_env env;
 	struct admit admit;
 	struct tls_ctx *tls;
+	struct net *links;        /* borrowed; NULL: a single node */
 
 	uv_timer_t reaper;        /* never runs: its end frees the gateway */
 
@@ -110,6 +111,13 @@ int bridge_leave(struct gateway *g, int http_fd, struct tlsconn **tls,
 		 struct buf *in);
 void bridge_tick(struct gateway *g, uint64_t now_ms);
 void bridge_close_all(struct gateway *g);
+
+/* certs.c */
+int certs_open(struct gateway *g, struct err *e);
+/* Unix time in seconds at which the certificate expires; 0: there is none. */
+uint64_t certs_links_until(const struct gateway *g);
+uint64_t certs_gateway_until(const struct gateway *g);
+void certs_look(struct gateway *g); /* once a second: metrics */
 
 /* gateway.c */
 bool gateway_is_ready(const struct gateway *g);

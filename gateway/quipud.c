@@ -31,7 +31,7 @@ struct quipud {
 	uv_loop_t loop;
 	uv_prepare_t prepare;
 	uv_timer_t timer;
-	uv_signal_t sigint, sigterm;
+	uv_signal_t sigint, sigterm, sighup;
 	struct conf conf;
 	struct disk *disk;
 	struct net *net;
@@ -173,6 +173,16 @@ static void on_signal(uv_signal_t *s, int signum)
 	stop(s->data);
 }
 
+static void on_hangup(uv_signal_t *s, int signum)
+{
+	struct quipud *q = s->data;
+	struct err e = { 0 };
+
+	(void)signum;
+	if (q->gateway && !q->stopping)
+		gateway_reload(q->gateway, &e); /* it says what it found */
+}
+
 /* ---- opening -------------------------------------------------------------------- */
 
 static int open_disk(struct quipud *q, struct err *e)
@@ -276,6 +286,8 @@ static void on_walk_close(uv_handle_t *h, void *arg)
 static void run(struct quipud *q)
 {
 	gateway_on_drain(q->gateway, stop, q);
+	if (q->net)
+		gateway_links(q->gateway, q->net);
 	uv_prepare_init(&q->loop, &q->prepare);
 	uv_timer_init(&q->loop, &q->timer);
 	q->prepare.data = q->timer.data = q;
@@ -289,9 +301,11 @@ static void catch_signals(struct quipud *q)
 {
 	uv_signal_init(&q->loop, &q->sigint);
 	uv_signal_init(&q->loop, &q->sigterm);
-	q->sigint.data = q->sigterm.data = q;
+	uv_signal_init(&q->loop, &q->sighup);
+	q->sigint.data = q->sigterm.data = q->sighup.data = q;
 	uv_signal_start(&q->sigint, on_signal, SIGINT);
 	uv_signal_start(&q->sigterm, on_signal, SIGTERM);
+	uv_signal_start(&q->sighup, on_hangup, SIGHUP);
 }
 
 /* ---- descriptors ------------------------------------------------------------- */

@@ -32,6 +32,15 @@ static const struct command {
 	{ "transfer", "SHARD NODE", "the shard's leadership to another node",
 	  ctl_transfer },
 	{ "drain", "", "say goodbye to all clients and stop, as SIGTERM", ctl_drain },
+	{ "reload", "", "read the certificates again, as SIGHUP", ctl_reload },
+	{ "ca", "init CLUSTER", "a private CA in a folder of its own (--dir, --days,\n"
+	  "                            --force); asks no server, as all of ca", ctl_ca },
+	{ "ca", "issue node NODE", "a node's certificate and key, or with --force new ones",
+	  ctl_ca },
+	{ "ca", "issue gateway HOST...", "the same for what clients see", ctl_ca },
+	{ "ca", "rotate STEP", "to a new CA without a stop: begin, switch, finish", ctl_ca },
+	{ "ca", "show", "certificates, until when, and what a rotation waits for",
+	  ctl_ca },
 	{ "stats", "", "the counters of /metrics", ctl_stats },
 	{ "config", "", "the settings of the running server", ctl_config },
 	{ "config", "check FILE", "is this configuration file good?  Asks no server",
@@ -61,6 +70,10 @@ static void usage(FILE *f)
 	      "                       repeat it for more (from the server when absent)\n"
 	      "  -H, --home DIR       invite, introduce: folder of the people (./people)\n"
 	      "      --ca FILE        invite: CA of wss:// gateways\n"
+	      "      --dir DIR        ca: the CA's folder (./ca)\n"
+	      "      --days N         ca: how long a certificate is good (a CA 3650,\n"
+	      "                       others 365)\n"
+	      "      --force          ca: write over a key and certificate that are there\n"
 	      "  -h, --help\n"
 	      "\nexit status: 0 done; 1 refused, the message says why; 2 wrong usage;\n"
 	      "3 no server, or it went away in between\n", f);
@@ -170,7 +183,7 @@ static int run(struct ctl *c, int argc, char **argv)
 	return ctl_usage("no command \"%s\"", argv[0]);
 }
 
-enum { O_CA = 256 };
+enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE };
 
 static const struct option longs[] = {
 	{ "data", required_argument, NULL, 'd' },
@@ -180,6 +193,9 @@ static const struct option longs[] = {
 	{ "gateway", required_argument, NULL, 'g' },
 	{ "home", required_argument, NULL, 'H' },
 	{ "ca", required_argument, NULL, O_CA },
+	{ "dir", required_argument, NULL, O_DIR },
+	{ "days", required_argument, NULL, O_DAYS },
+	{ "force", no_argument, NULL, O_FORCE },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -187,8 +203,9 @@ static const struct option longs[] = {
 int main(int argc, char **argv)
 {
 	const char *data = getenv("QUIPU_NODE_DATA");
-	struct ctl c = { .home = "./people" };
+	struct ctl c = { .home = "./people", .dir = "./ca" };
 	char *socket = NULL;
+	uint64_t n;
 	int o, rv;
 
 	if (!data || !*data)
@@ -218,6 +235,17 @@ int main(int argc, char **argv)
 			break;
 		case O_CA:
 			c.ca = optarg;
+			break;
+		case O_DIR:
+			c.dir = optarg;
+			break;
+		case O_DAYS:
+			if (!ctl_number("--days", optarg, 1, 36500, &n))
+				return CTL_USAGE;
+			c.days = (unsigned)n;
+			break;
+		case O_FORCE:
+			c.force = true;
 			break;
 		case 'h':
 			usage(stdout);

@@ -101,8 +101,8 @@ def test_cluster_starts_loses_a_node_and_stops(dev_cluster, folder):
         assert f"http://{HOST}:{8090 + n}" in said
     status = dev_cluster("status")
     assert status.count("ready") == 3
-    keys = [folder / "cluster/ca.key", folder / "cluster/token.key",
-            *(folder / "cluster").glob("[1-3]/node.key")]
+    keys = [folder / "cluster/ca/ca.key", folder / "cluster/token.key",
+            *(folder / "cluster/ca").glob("node-[1-3].key")]
     assert len(keys) == 5
     for key in keys:
         assert key.stat().st_mode & 0o077 == 0, key

@@ -19,12 +19,12 @@ lock() {
 		"QUIPU_BENCH_PORT"
 	# Copies: whoever builds meanwhile does not take them away from a restart.
 	mkdir -p "$DIR.bin"
-	cp "$B/quipud" "$B/quipu-bench" "$DIR.bin/" || die "not built: make"
+	cp "$B/quipud" "$B/quipuctl" "$B/quipu-bench" "$DIR.bin/" || die "not built: make"
 	B=$DIR.bin
 }
 
 cluster_new() {
-	[ ! -e "$DIR/ca.key" ] || cluster wipe
+	[ ! -e "$DIR/ca/ca.key" ] || cluster wipe
 	cluster start || die "the cluster does not start; logs are in $DIR"
 	trap cluster_end EXIT
 }

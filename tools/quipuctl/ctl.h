@@ -22,6 +22,9 @@ struct ctl {
 	bool json;
 	const char *gateway[8], *home, *ca;
 	unsigned n_gateways;
+	const char *dir;     /* ca: folder of the CA */
+	bool force;          /* ca: write over what is there */
+	unsigned days;       /* ca: 0: the default of each kind */
 	uint64_t ttl_s;      /* of tokens; 0: the default of each command */
 	struct admin_client *admin; /* opened at the first call */
 };
@@ -56,6 +59,9 @@ int ctl_config(struct ctl *c, int argc, char **argv);
 int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
+
+int ctl_ca(struct ctl *c, int argc, char **argv);
+int ctl_reload(struct ctl *c, int argc, char **argv);
 
 int ctl_invite(struct ctl *c, int argc, char **argv);
 int ctl_introduce(struct ctl *c, int argc, char **argv);
