@@ -10,8 +10,9 @@
  *   lamport - previous varint, key u64, n varint, sender u64, device varint,
  *   seq varint, after varint, mid 16, message flags varint, ttl varint,
  *   [origin: shard, offset, Lamport varints], headers lv          <- canonical
- *   nonce 16, payload lv
- * Leaf = SHA-256(0x00, canonical part, SHA-256(nonce, payload)). */
+ *   nonce 16, payload lv; of a stub instead: SHA-256(nonce, payload) 32
+ * Leaf = SHA-256(0x00, canonical part without the stub flag, SHA-256(nonce,
+ * payload)): it outlives the content. */
 
 static void put_canonical(struct buf *b, const struct record *r,
 			  uint64_t time_ms, uint64_t lamport)
@@ -41,17 +42,26 @@ static void put_canonical(struct buf *b, const struct record *r,
 	buf_lv(b, r->headers, r->headers_len);
 }
 
+void record_content(const struct record *r, uint8_t out[SHA256_LEN])
+{
+	struct hash_part content[] = { { r->nonce, 16 },
+				       { r->payload, r->payload_len } };
+
+	if (r->flags & RECORD_STUB)
+		memcpy(out, r->content, SHA256_LEN);
+	else
+		sha256_parts(content, 2, out);
+}
+
 static void leaf_hash(const uint8_t *canonical, size_t n,
 		      const struct record *r, uint8_t out[32])
 {
 	static const uint8_t zero = 0;
 	uint8_t inner[32];
-	struct hash_part content[] = { { r->nonce, 16 },
-				       { r->payload, r->payload_len } };
 	struct hash_part leaf[] = { { &zero, 1 }, { canonical, n },
 				    { inner, 32 } };
 
-	sha256_parts(content, 2, inner);
+	record_content(r, inner);
 	sha256_parts(leaf, 3, out);
 }
 
@@ -72,8 +82,13 @@ void frame_body(struct buf *raw, const struct record *recs, unsigned n,
 		put_canonical(raw, r, recs[0].time_ms, lamport);
 		leaf_hash(raw->data + head, raw->len - head, r,
 			  leaves + 32 * (size_t)i);
-		buf_put(raw, r->nonce, 16);
-		buf_lv(raw, r->payload, r->payload_len);
+		if (r->flags & RECORD_STUB) {
+			raw->data[head + 1] |= RECORD_STUB;
+			buf_put(raw, r->content, SHA256_LEN);
+		} else {
+			buf_put(raw, r->nonce, 16);
+			buf_lv(raw, r->payload, r->payload_len);
+		}
 		len = raw->len - head;
 		put_u32(raw->data + at, (uint32_t)len);
 		lamport = r->lamport;
@@ -140,11 +155,21 @@ int frame_next(struct frame_iter *it, struct record *r)
 	}
 	r->headers = cursor_lv(&c, RECORD_HEADERS_MAX, &n);
 	r->headers_len = (uint32_t)n;
-	p = cursor_bytes(&c, 16);
-	if (p)
-		memcpy(r->nonce, p, 16);
-	r->payload = cursor_lv(&c, RECORD_PAYLOAD_MAX, &n);
-	r->payload_len = (uint32_t)n;
+	if (r->flags & RECORD_STUB) {
+		if (!(it->f->flags & FRAME_STUBS))
+			return ERR_DAMAGED;
+		r->content = cursor_bytes(&c, SHA256_LEN);
+		memset(r->nonce, 0, 16);
+		r->payload = NULL;
+		r->payload_len = 0;
+	} else {
+		r->content = NULL;
+		p = cursor_bytes(&c, 16);
+		if (p)
+			memcpy(r->nonce, p, 16);
+		r->payload = cursor_lv(&c, RECORD_PAYLOAD_MAX, &n);
+		r->payload_len = (uint32_t)n;
+	}
 	if (!cursor_done(&c))
 		return ERR_DAMAGED;
 	r->offset = it->f->base + it->i;
@@ -170,12 +195,17 @@ void frame_encode(struct buf *out, struct frame *f, const struct buf *raw,
 	size_t start = out->len;
 	uint8_t *p = buf_extend(out, FRAME_HEADER);
 	struct hash_part link[] = { { chain, 32 }, { NULL, 88 } };
+	uint16_t flags = 0;
 	int packed = 0;
+	unsigned i;
 
 	AN(n && raw->len <= FRAME_RAW_MAX);
+	for (i = 0; i < n; i++)
+		if (recs[i].flags & RECORD_STUB)
+			flags = FRAME_STUBS;
 	memset(p, 0, FRAME_HEADER);
 	f->raw_len = f->stored_len = (uint32_t)raw->len;
-	f->flags = 0;
+	f->flags = flags;
 	f->count = n;
 	f->lamport_first = recs[0].lamport;
 	f->lamport_last = recs[n - 1].lamport;
@@ -190,7 +220,7 @@ void frame_encode(struct buf *out, struct frame *f, const struct buf *raw,
 			(int)raw->len, max);
 	}
 	if (packed > 0) {
-		f->flags = FRAME_LZ4;
+		f->flags |= FRAME_LZ4;
 		f->stored_len = (uint32_t)packed;
 		out->len += (size_t)packed;
 	} else {
@@ -242,7 +272,7 @@ int frame_header(struct frame *f, const uint8_t *p, size_t avail)
 	memcpy(f->root, p + 88, 32);
 	memcpy(f->chain, p + 120, 32);
 	if (get_u16(p + 12) != FRAME_HEADER || f->raw_len > FRAME_RAW_MAX ||
-	    f->stored_len > f->raw_len || (f->flags & ~FRAME_LZ4) ||
+	    f->stored_len > f->raw_len || (f->flags & ~(FRAME_LZ4 | FRAME_STUBS)) ||
 	    f->length != ((FRAME_HEADER + f->stored_len + 7) & ~7u))
 		return ERR_CHECKSUM;
 	return 0;

@@ -11,7 +11,8 @@
 #include <stdbool.h>
 
 #define FRAME_HEADER 152u
-#define FRAME_LZ4 1u /* flags: codec */
+#define FRAME_LZ4 1u   /* flags: codec */
+#define FRAME_STUBS 2u /* some records have lost nonce and payload */
 
 struct frame {
 	uint32_t length;     /* stored: header, body, padding to 8 */
@@ -22,6 +23,9 @@ struct frame {
 	uint8_t root[SHA256_LEN];  /* batch root */
 	uint8_t chain[SHA256_LEN]; /* after this frame */
 };
+
+/* SHA-256(nonce, payload): what stays of a record's content. */
+void record_content(const struct record *r, uint8_t out[SHA256_LEN]);
 
 /* Encode records as a raw body, their leaf hashes into `leaves` (n x 32).  time_ms
  * and lamport_first of the frame are its first record's. */

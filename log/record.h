@@ -34,6 +34,9 @@ struct record {
 	uint8_t nonce[16];
 	const uint8_t *payload; /* <= 64 KiB less the rest (leaf input < 64 KiB) */
 	uint32_t payload_len;
+	/* RECORD_STUB: nonce and payload are gone, these 32 bytes are
+	 * SHA-256(nonce, payload).  Others: not looked at. */
+	const uint8_t *content;
 };
 
 #define RECORD_HEADERS_MAX (16u << 10)

@@ -14,12 +14,11 @@ static int check(const uint8_t *p, const char *magic, const char *what,
 {
 	if (memcmp(p, magic, 8))
 		return err_set(e, ERR_FORMAT, "not a segment %s", what);
-	if (get_u32(p + 8) > SEGMENT_VERSION)
+	if (get_u32(p + 8) > SEGMENT_VERSION_STUBS)
 		return err_set(e, ERR_VERSION,
 			       "segment format %u is newer than this program's",
 			       get_u32(p + 8));
-	if (get_u64(p + 4088) != xxh3(p, 4088) ||
-	    get_u32(p + 8) != SEGMENT_VERSION || get_u32(p + 12) != 4096)
+	if (get_u64(p + 4088) != xxh3(p, 4088) || !get_u32(p + 8) || get_u32(p + 12) != 4096)
 		return err_set(e, ERR_CHECKSUM, "checksum mismatch in the %s",
 			       what);
 	return 0;
@@ -30,7 +29,7 @@ void segment_head_encode(const struct segment_head *h,
 {
 	memset(out, 0, SEGMENT_HEADER);
 	memcpy(out, "QUIPUSG1", 8);
-	put_u32(out + 8, SEGMENT_VERSION);
+	put_u32(out + 8, h->version ? h->version : SEGMENT_VERSION);
 	put_u32(out + 12, SEGMENT_HEADER);
 	memcpy(out + 16, h->cluster_id, 16);
 	put_u32(out + 32, h->shard);
@@ -52,6 +51,7 @@ int segment_head_decode(struct segment_head *h, const uint8_t p[SEGMENT_HEADER],
 
 	if (rv)
 		return rv;
+	h->version = get_u32(p + 8);
 	memcpy(h->cluster_id, p + 16, 16);
 	h->shard = get_u32(p + 32);
 	h->generation = get_u32(p + 36);
@@ -70,7 +70,7 @@ void segment_foot_encode(const struct segment_foot *f,
 {
 	memset(out, 0, SEGMENT_FOOTER);
 	memcpy(out, "QUIPUSF1", 8);
-	put_u32(out + 8, SEGMENT_VERSION);
+	put_u32(out + 8, f->version ? f->version : SEGMENT_VERSION);
 	put_u32(out + 12, SEGMENT_FOOTER);
 	put_u32(out + 16, f->shard);
 	put_u32(out + 20, f->generation);
@@ -95,6 +95,7 @@ int segment_foot_decode(struct segment_foot *f, const uint8_t p[SEGMENT_FOOTER],
 
 	if (rv)
 		return rv;
+	f->version = get_u32(p + 8);
 	f->shard = get_u32(p + 16);
 	f->generation = get_u32(p + 20);
 	f->number = get_u64(p + 24);

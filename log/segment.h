@@ -12,9 +12,11 @@
 
 #define SEGMENT_HEADER 4096u
 #define SEGMENT_FOOTER 4096u
-#define SEGMENT_VERSION 1
+#define SEGMENT_VERSION 1       /* of what is written at first */
+#define SEGMENT_VERSION_STUBS 2 /* a rewritten one: frames may hold stubs */
 
 struct segment_head {
+	uint32_t version; /* 0: SEGMENT_VERSION */
 	uint8_t cluster_id[16];
 	uint32_t shard, generation;
 	uint64_t number, base;   /* ordinal; offset of the first record */
@@ -29,6 +31,7 @@ int segment_head_decode(struct segment_head *h, const uint8_t p[SEGMENT_HEADER],
 			struct err *e);
 
 struct segment_foot {
+	uint32_t version; /* 0: SEGMENT_VERSION */
 	uint32_t shard, generation;
 	uint64_t number, base, end;   /* records [base, end) */
 	uint64_t bytes;               /* of header and frames */

@@ -1,5 +1,6 @@
 /* The receiving side of a snapshot: everything is read before anything is believed.
  *
+ *   the tree's files:      leaves of what was trimmed (the root proves them)
  *   segments, one a step:  header, frames, chain, leaves against each frame's root
  *   then the rows:         checksums, digest, meta row against the manifest
  *   at the end:            chain and root of the whole, everything synced
@@ -27,6 +28,7 @@ struct snap_check {
 	struct store *s;       /* segments and tree, as far as they were read */
 	struct store *meta;    /* what the meta row says */
 	struct open_segment open;
+	uint32_t tree;         /* file of the tree, next to be read */
 	uint32_t segment;      /* next to be read */
 	struct err bad;        /* the first that was not as it should be */
 	uint8_t chain[32];
@@ -65,6 +67,9 @@ struct snap_check *snap_check_new(struct disk *disk, const struct kv_ops *kv,
 	c->meta->cfg = c->s->cfg;
 	put_u32(shard, m->shard);
 	sha256_parts(parts, 2, c->chain);
+	c->next = m->base;
+	if (m->base && !m->n_segments)
+		memcpy(c->chain, m->chain, 32);
 	return c;
 }
 
@@ -97,6 +102,37 @@ void snap_check_free(struct snap_check *c)
 	free(c->recs);
 	free(c->leaves);
 	free(c);
+}
+
+/* ---- leaves of what was trimmed ----------------------------------------------------- */
+
+/* The file goes on with the leaves of the segments. */
+static int check_tree(struct snap_check *c, uint32_t k, struct err *e)
+{
+	const struct disk_ops *ops = c->disk->ops;
+	uint32_t file = 1 + 2 * c->m->n_segments + k;
+	uint64_t bytes = snap_file_bytes(c->m, file), i;
+	struct disk_file *f;
+	char path[64];
+	uint8_t *p;
+	size_t got;
+	int rv;
+
+	snprintf(path, sizeof path, "%s/tree/0-%u.hash", c->s->dir, k);
+	rv = ops->open(c->disk, path, DISK_WRITE, &f, e);
+	if (rv)
+		return rv;
+	p = xmalloc(bytes);
+	rv = ops->pread(f, p, bytes, 0, &got, e);
+	if (!rv && got != bytes)
+		rv = err_set(e, ERR_DAMAGED, "%s is too short", path);
+	if (!rv)
+		rv = ops->fdatasync(f, e);
+	ops->close(f);
+	for (i = 0; i < bytes && !rv; i += 32)
+		frontier_add(&c->s->tree, p + i);
+	free(p);
+	return rv;
 }
 
 /* ---- segments --------------------------------------------------------------------- */
@@ -179,7 +215,7 @@ static int check_segment(struct snap_check *c, uint32_t k, struct err *e)
 	size_t got;
 	int rv;
 
-	if (c->bad.code) { /* what came before says nothing of this one */
+	if (c->bad.code && k) { /* what came before says nothing of this one */
 		c->next = g->base;
 		memcpy(c->chain, g[-1].chain, 32);
 	}
@@ -192,6 +228,8 @@ static int check_segment(struct snap_check *c, uint32_t k, struct err *e)
 		rv = ERR_DAMAGED;
 	if (!rv)
 		rv = segment_head_decode(&h, bytes, e);
+	if (!rv && !k && c->m->base) /* the end of the chain proves it */
+		memcpy(c->chain, h.chain, 32);
 	if (!rv && (memcmp(h.cluster_id, c->m->cluster_id, 16) ||
 		    h.shard != c->m->shard || h.base != g->base ||
 		    h.generation != g->generation ||
@@ -286,7 +324,7 @@ static int row_import(struct snap_check *c, const uint8_t *p, size_t n,
 		    meta_decode(c->meta, v, vlen - 8, &c->open, e))
 			goto damaged;
 		c->meta_seen = true;
-	} else if (k[0] != T_STORE_SEGMENT) {
+	} else if (k[0] != T_STORE_SEGMENT && k[0] != T_STORE_DOOMED) {
 		c->digest += sum;
 	}
 	c->n_rows++;
@@ -410,6 +448,8 @@ int snap_check_step(struct snap_check *c, bool *done, struct err *e)
 
 	*done = false;
 	memset(e, 0, sizeof *e);
+	if (c->tree < snap_trees(c->m))
+		return check_tree(c, c->tree++, e);
 	while (c->segment < c->m->n_segments && !rv) {
 		bytes += c->m->segments[c->segment].bytes;
 		rv = check_segment(c, c->segment++, e);

@@ -13,14 +13,16 @@
 
 static const uint8_t magic[8] = { 'Q', 'U', 'I', 'P', 'U', 'S', 'M', '1' };
 
-#define SNAP_VERSION 1
+#define SNAP_VERSION 1         /* what nothing was trimmed from */
+#define SNAP_VERSION_TRIMMED 2 /* names its first record */
+#define SNAP_TREES_MAX 4096    /* 2^32 trimmed records */
 #define SNAP_SEGMENT 72u /* bytes of one in the manifest */
 #define EXPORT_CHUNK (256u << 10)
 
 /* ---- manifest ---------------------------------------------------------------------
  * magic QUIPUSM1, version u32, shard u32, cluster id 16, index, term, conf index,
  * leaves u64, chain 32, root 32, digest, rows, row bytes u64, conf length u32,
- * segments u32, conf; per segment base, end, bytes, index bytes u64, generation u32,
+ * segments u32, conf, [version 2: first record u64]; per segment base, end, bytes, index bytes u64, generation u32,
  * flags u32 (1 sealed), chain 32; XXH3 of all before */
 
 void snap_encode(struct snap_manifest *m, struct buf *b)
@@ -29,7 +31,7 @@ void snap_encode(struct snap_manifest *m, struct buf *b)
 	uint32_t i;
 
 	buf_put(b, magic, 8);
-	buf_u32(b, SNAP_VERSION);
+	buf_u32(b, m->base ? SNAP_VERSION_TRIMMED : SNAP_VERSION);
 	buf_u32(b, m->shard);
 	buf_put(b, m->cluster_id, 16);
 	buf_u64(b, m->index);
@@ -44,6 +46,8 @@ void snap_encode(struct snap_manifest *m, struct buf *b)
 	buf_u32(b, m->conf_len);
 	buf_u32(b, m->n_segments);
 	buf_put(b, m->conf, m->conf_len);
+	if (m->base)
+		buf_u64(b, m->base);
 	for (i = 0; i < m->n_segments; i++) {
 		const struct snap_segment *g = &m->segments[i];
 
@@ -63,9 +67,11 @@ void snap_encode(struct snap_manifest *m, struct buf *b)
  * one's chain is the shard's. */
 static bool consistent(const struct snap_manifest *m)
 {
-	uint64_t next = 0;
+	uint64_t next = m->base;
 	uint32_t i;
 
+	if (m->base > (uint64_t)SNAP_TREES_MAX * SNAP_TREE_LEAVES)
+		return false;
 	for (i = 0; i < m->n_segments; i++) {
 		const struct snap_segment *g = &m->segments[i];
 
@@ -102,7 +108,7 @@ int snap_decode(struct snap_manifest *m, const void *p, size_t n,
 	if (!q || memcmp(q, magic, 8))
 		return err_set(e, ERR_FORMAT, "no manifest of a snapshot");
 	version = cursor_u32(&c);
-	if (version != SNAP_VERSION)
+	if (version != SNAP_VERSION && version != SNAP_VERSION_TRIMMED)
 		return err_set(e, ERR_VERSION, "manifest format %u is unknown",
 			       version);
 	if (n < 16 || get_u64((const uint8_t *)p + n - 8) != xxh3(p, n - 8))
@@ -123,9 +129,14 @@ int snap_decode(struct snap_manifest *m, const void *p, size_t n,
 	if (c.bad || m->conf_len > sizeof m->conf ||
 	    m->n_segments > SNAP_SEGMENTS_MAX ||
 	    cursor_left(&c) != m->conf_len +
+				       (version == SNAP_VERSION ? 0 : 8) +
 				       (size_t)m->n_segments * SNAP_SEGMENT + 8)
 		return err_set(e, ERR_FORMAT, "the manifest's sizes differ");
 	copy(&c, m->conf, m->conf_len);
+	if (version == SNAP_VERSION_TRIMMED) {
+		m->base = cursor_u64(&c);
+		c.bad |= !m->base; /* a second spelling of version 1 */
+	}
 	m->segments = xcalloc(m->n_segments + 1, sizeof *m->segments);
 	for (i = 0; i < m->n_segments; i++) {
 		struct snap_segment *g = &m->segments[i];
@@ -163,6 +174,13 @@ uint64_t snap_file_bytes(const struct snap_manifest *m, uint32_t file)
 
 	if (!file)
 		return m->rows_bytes;
+	if (file > 2 * m->n_segments) {
+		uint64_t first = (uint64_t)(file - 1 - 2 * m->n_segments) *
+				 SNAP_TREE_LEAVES;
+		uint64_t n = m->base - first;
+
+		return 32 * (n < SNAP_TREE_LEAVES ? n : SNAP_TREE_LEAVES);
+	}
 	g = &m->segments[(file - 1) / 2];
 	if (file % 2)
 		return g->bytes + (g->sealed ? SEGMENT_FOOTER : 0);
@@ -178,6 +196,11 @@ void snap_file_path(const struct snap_manifest *m, uint32_t file,
 	store_folder(dir, m->shard, incarnation);
 	if (!file) {
 		snprintf(path, size, "%s/" SNAP_ROWS, dir);
+		return;
+	}
+	if (file > 2 * m->n_segments) {
+		snprintf(path, size, "%s/tree/0-%u.hash", dir,
+			 file - 1 - 2 * m->n_segments);
 		return;
 	}
 	g = &m->segments[(file - 1) / 2];
@@ -250,6 +273,8 @@ static bool export_row(void *arg, const void *key, size_t klen, const void *val,
 		x->rv = meta_decode(x->meta, v, vlen - 8, &x->open, x->e);
 	} else if (k[0] == T_STORE_SEGMENT && klen == 9 && vlen >= 48) {
 		export_segment(x, k, v);
+	} else if (k[0] == T_STORE_DOOMED) {
+		return true; /* files of this node */
 	}
 	buf_u32(&x->out, (uint32_t)klen);
 	buf_u32(&x->out, (uint32_t)vlen);
@@ -347,6 +372,7 @@ int snap_export(struct store *s, struct snap_manifest *m, struct err *e)
 		m->leaves = sm->next_offset;
 		memcpy(m->chain, sm->chain, 32);
 		memcpy(m->root, sm->root, 32);
+		m->base = m->n_segments ? m->segments[0].base : m->leaves;
 		m->digest = sm->digest;
 		rv = export_chains(&x, inc);
 	}

@@ -32,6 +32,9 @@ struct snap_manifest {
 	uint32_t conf_len;
 	uint8_t conf[4096];
 	uint64_t leaves;         /* records = leaves of the tree */
+	/* First record of the first segment: above 0 when what was before was
+	 * trimmed; then its leaves come as files of the tree. */
+	uint64_t base;
 	uint8_t chain[32], root[32];
 	uint64_t digest;
 	uint64_t rows, rows_bytes; /* of the stream */
@@ -47,11 +50,16 @@ int snap_decode(struct snap_manifest *m, const void *p, size_t n,
 		struct err *e);
 void snap_release(struct snap_manifest *m);
 
-/* Files by number: 0 the rows, 1 + 2k segment k, 2 + 2k its index.  Bytes 0: there
- * is none. */
+/* Files by number: 0 the rows, 1 + 2k segment k, 2 + 2k its index, then the tree's,
+ * up to the leaf before `base`.  Bytes 0: there is none. */
+#define SNAP_TREE_LEAVES (1u << 20) /* to a file */
+static inline uint32_t snap_trees(const struct snap_manifest *m)
+{
+	return (uint32_t)((m->base + SNAP_TREE_LEAVES - 1) / SNAP_TREE_LEAVES);
+}
 static inline uint32_t snap_files(const struct snap_manifest *m)
 {
-	return 1 + 2 * m->n_segments;
+	return 1 + 2 * m->n_segments + snap_trees(m);
 }
 uint64_t snap_file_bytes(const struct snap_manifest *m, uint32_t file);
 void snap_file_path(const struct snap_manifest *m, uint32_t file,

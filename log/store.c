@@ -26,7 +26,7 @@ void meta_encode(const struct store *s, struct buf *b)
 	uint8_t root[32];
 	unsigned i;
 
-	buf_u32(b, STATE_VERSION);
+	buf_u32(b, s->retains ? STATE_VERSION_RETAIN : STATE_VERSION);
 	buf_u32(b, m->conf_len);
 	buf_u64(b, m->applied_index);
 	buf_u64(b, m->applied_term);
@@ -56,11 +56,12 @@ int meta_decode(struct store *s, const void *p, size_t n,
 	const uint8_t *q;
 	uint8_t root[32];
 
-	if (version > STATE_VERSION)
+	if (version > STATE_VERSION_RETAIN)
 		return err_set(e, ERR_VERSION,
 			       "shard %u: state format %u is newer than this "
 			       "program's (%d)",
-			       s->cfg.shard, version, STATE_VERSION);
+			       s->cfg.shard, version, STATE_VERSION_RETAIN);
+	s->retains = version == STATE_VERSION_RETAIN;
 	m->conf_len = cursor_u32(&c);
 	m->applied_index = cursor_u64(&c);
 	m->applied_term = cursor_u64(&c);
@@ -199,6 +200,7 @@ void store_root(const struct store *s, uint8_t out[32])
 void store_stats(const struct store *s, struct store_stats *out)
 {
 	*out = s->stats;
+	out->segments = s->n_segs;
 	out->records = s->meta.next_offset;
 	out->cached_rows = s->n_rows;
 	out->dirty_bytes = s->dirty_bytes + s->pinned_bytes;

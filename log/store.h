@@ -16,6 +16,7 @@
 #include "log/disk.h"
 #include "log/kv.h"
 #include "log/record.h"
+#include "log/rewrite.h"
 
 #include <stdbool.h>
 
@@ -76,6 +77,53 @@ void store_set_conf(struct store *s, uint64_t index, const void *conf,
  * wrong, and nothing is appended or made durable any more. */
 int store_check(const struct store *s, struct err *e);
 
+/* ---- retention: in apply, the same on all replicas (log-engine 11) ------- */
+
+#define DEAD_BLOCK 65536u /* records to one row of bits */
+
+/* Records before `offset` are gone, for good and at once: no read gives them.  Sealed
+ * segments that end by then leave the list; their files go after the next checkpoint.
+ * [base, end) names the segment that the leader drops by it: its marks are forgotten. */
+void store_trim(struct store *s, uint64_t base, uint64_t end, uint64_t offset);
+/* First record that is kept; 0 when nothing was ever trimmed. */
+uint64_t store_trimmed(const struct store *s);
+/* Seal the open segment if it holds anything. */
+int store_roll(struct store *s, struct err *e);
+/* What may go of segment [base, end) in its generation `gen`: bits of one block, and
+ * when all are there the wish.  Generations follow each other: the next one is
+ * store_wanted() + 1.  A replica writes it when it gets to it. */
+void store_dead(struct store *s, uint64_t base, uint32_t gen, uint32_t block,
+		const uint8_t *bits, uint32_t len);
+void store_want(struct store *s, uint64_t base, uint64_t end, uint32_t gen);
+uint32_t store_wanted(struct store *s, uint64_t base); /* 0: never rewritten */
+
+/* ---- retention: this replica's files ------------------------------------- */
+
+/* A segment waits for being rewritten. NULL: none does, or not while a checkpoint
+ * runs.  The rewrite outlives the store; commit it into the same one. */
+bool store_rewrite_due(struct store *s);
+struct rewrite *store_rewrite_begin(struct store *s);
+/* Its new file takes the old one's place, durable with the next checkpoint.  false:
+ * it came too late, and its file was removed. */
+bool store_rewrite_commit(struct store *s, struct rewrite *r);
+/* It cannot be done: not tried again before the next start. */
+void store_rewrite_refuse(struct store *s, const struct rewrite *r);
+/* Files that the next checkpoint removes; none while held. */
+uint32_t store_doomed(const struct store *s);
+/* Somebody ships files of the last checkpoint: none goes until all have let go. */
+void store_hold(struct store *s, bool on);
+
+struct store_segment {
+	uint64_t base, end, bytes;
+	uint32_t generation, wanted; /* wanted above: a rewrite is due */
+	bool sealed, durable;
+};
+uint32_t store_segments(const struct store *s);
+void store_segment_info(const struct store *s, uint32_t i,
+			struct store_segment *out);
+void store_segment_path(const struct store *s, uint32_t i, char *path,
+			size_t size);
+
 /* Rows.  `table` < 32.  The value is a flat byte string, mutable in place: the
  * pointer stays valid until the next store_* call that may evict (any row_get or
  * row_put); call row_dirty() after changing it.  klen <= 64, value <= 60 KiB. */
@@ -111,12 +159,14 @@ int store_checkpoint(struct store *s,
 /* Records of one key from inbox number `from` on, at most `limit` records and
  * about `max_bytes` payload bytes (at least one record), ascending and without
  * holes.  cb gets borrowed bytes, valid only inside it, and returns false to
- * stop.  Returns 0, ERR_TRUNCATED (oldest kept in *oldest) or ERR_DAMAGED. */
+ * stop.  Returns 0, ERR_TRUNCATED (nothing given: *oldest is the first number that is
+ * kept, the one after the last when none is) or ERR_DAMAGED. */
 int store_read_key(struct store *s, uint64_t key, uint64_t from,
 		   unsigned limit, size_t max_bytes,
 		   bool (*cb)(void *arg, const struct record *r), void *arg,
 		   uint64_t *oldest, struct err *e);
-/* The same newest first, from `before` - 1 down (0: from the end). */
+/* The same newest first, from `before` - 1 down (0: from the end).  ERR_TRUNCATED also
+ * after records were given: *oldest was the last that is kept. */
 int store_read_key_back(struct store *s, uint64_t key, uint64_t before,
 			unsigned limit, size_t max_bytes,
 			bool (*cb)(void *arg, const struct record *r),
@@ -129,11 +179,18 @@ int store_read(struct store *s, uint64_t from_offset, unsigned limit,
 /* Last inbox number of a key, 0 if none.  From memory or one row; no I/O on
  * segments. */
 uint64_t store_key_last(struct store *s, uint64_t key);
+/* The first number of a key that is kept, as far as somebody who wants `from` cares:
+ * when it is not above `from`, any number not above `from` may be said.  1 when
+ * nothing was ever trimmed. */
+int store_key_oldest(struct store *s, uint64_t key, uint64_t from,
+		     uint64_t *oldest, struct err *e);
 
 struct store_stats {
 	uint64_t segments, frames, records, raw_bytes, stored_bytes;
 	uint64_t dirty_bytes, cached_rows, checkpoints;
 	uint64_t tail_hits, tail_misses;
+	/* By this process: */
+	uint64_t trimmed_segments, rewritten_segments, freed_bytes;
 };
 void store_stats(const struct store *s, struct store_stats *out);
 

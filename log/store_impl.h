@@ -10,12 +10,20 @@
 #include "log/store.h"
 
 #define STATE_VERSION 1
+#define STATE_VERSION_RETAIN 2 /* records were trimmed, or made stubs */
 #define ROW_KEY_MAX 64
 #define FRAME_CACHE_SLOTS 256
 #define TREE_FILE_LEAVES (1u << 20)
 
-/* The store's own tables; 1..29 are the machine's. */
-enum { T_STORE_META = 0, T_STORE_SEGMENT = 30, T_STORE_KEY = 31 };
+/* The store's own tables; 1..26 are the machine's. */
+enum {
+	T_STORE_META = 0,
+	T_STORE_DOOMED = 27, /* this node's own, as SEGMENT */
+	T_STORE_DEAD = 28,
+	T_STORE_TRIM = 29,
+	T_STORE_SEGMENT = 30,
+	T_STORE_KEY = 31,
+};
 
 struct row {
 	struct row *next;      /* same hash */
@@ -41,7 +49,9 @@ struct segment {
 	uint64_t bytes;        /* of frames, header included, footer not */
 	uint64_t logical;
 	uint32_t generation;
+	uint32_t wanted;       /* generation; not above: nothing is to be done */
 	bool sealed, synced;
+	bool refused;          /* to be rewritten: it cannot */
 	struct disk_file *file;
 	struct sindex *index;  /* open segment: always; sealed: when loaded */
 	uint64_t used;         /* for dropping loaded indexes */
@@ -64,12 +74,19 @@ struct cached_frame {
 	struct rec_slot *slots; /* f.count of them */
 };
 
+struct doomed {
+	uint64_t base, bytes;  /* of the file */
+	uint32_t gen;
+};
+
 struct checkpoint {
 	struct disk_work work;
 	struct buf rows;
 	struct disk_file **sync, **old_trees;
 	unsigned n_sync, n_old_trees;
 	bool new_files;
+	struct doomed *gone;   /* to be removed after the commit, then removed */
+	uint32_t n_gone;
 	uint64_t gen, index, term;
 	int status;
 	struct err err;
@@ -101,6 +118,15 @@ struct store {
 	struct row *keep;      /* handed out last: not evicted */
 	struct checkpoint *ckpt;
 	struct err bad;        /* a damaged row was met */
+
+	bool retains;          /* STATE_VERSION_RETAIN */
+	uint64_t trim;         /* first record that is kept */
+	uint64_t next_number;  /* of the next segment, when there is none */
+	struct doomed *doomed;
+	uint32_t n_doomed, cap_doomed;
+	unsigned hold;         /* who ships files */
+	struct disk_file **closing; /* when the checkpoint is through */
+	unsigned n_closing;
 
 	struct buf tree_out;   /* leaves from offset tree_at on */
 	uint64_t tree_at;
@@ -134,6 +160,13 @@ void ckpt_abandon(struct store *s);
 uint64_t row_sum(uint8_t table, const void *key, unsigned klen,
 		 const void *val, uint32_t len);
 void meta_encode(const struct store *s, struct buf *b);
+
+/* store_retain.c */
+int trim_load(struct store *s);  /* before the segments */
+int retain_load(struct store *s, struct err *e); /* after them */
+/* A doomed file was removed. */
+void doomed_gone(struct store *s, uint64_t base, uint32_t gen);
+void closing_close(struct store *s);
 
 /* store_index.c */
 struct sindex *sindex_new(void);
@@ -172,6 +205,7 @@ void segments_close(struct store *s);
 int segment_frame(struct store *s, struct segment *g, const struct place *pl,
 		  uint64_t next, const struct cached_frame **out,
 		  struct err *e);
+void frame_cache_forget(struct store *s, uint64_t seg);
 /* Takes raw's memory; gives back some other. */
 void frame_cache_put(struct store *s, uint64_t seg, uint32_t off,
 		     const struct frame *f, struct buf *raw);

@@ -37,7 +37,9 @@ int store_read(struct store *s, uint64_t from_offset, unsigned limit,
 	struct record r;
 
 	while (limit && from_offset < s->meta.next_offset) {
-		struct segment *g = segment_of(s, from_offset);
+		struct segment *g = from_offset < s->trim
+					    ? NULL
+					    : segment_of(s, from_offset);
 		uint32_t lo = 0, hi, i;
 		int rv;
 
@@ -166,6 +168,21 @@ static int read_segment(struct store *s, struct segment *g,
 	return 0;
 }
 
+/* The first number of a key in a segment that is not trimmed; 0: none.  Trim points
+ * are between frames. */
+static uint64_t first_kept(const struct store *s, const struct segment *g,
+			   const struct sindex *x, const struct kidx *ki)
+{
+	uint32_t i;
+
+	if (g->base >= s->trim)
+		return ki->first_n;
+	for (i = 0; i < ki->n; i++)
+		if (x->places[ki->frames[i]].base >= s->trim)
+			return ki->firsts[i];
+	return 0;
+}
+
 /* The segment with number n of a key, from the row's back along the links. */
 static int find_segment(struct store *s, uint64_t key, uint64_t n,
 			struct segment **out, struct sindex **x,
@@ -176,6 +193,7 @@ static int find_segment(struct store *s, uint64_t key, uint64_t n,
 
 	for (;;) {
 		struct segment *g = segment_by_base(s, base);
+		uint64_t first;
 		int rv;
 
 		if (!g)
@@ -184,16 +202,70 @@ static int find_segment(struct store *s, uint64_t key, uint64_t n,
 		if (rv)
 			return rv;
 		*ki = map_get(&(*x)->keys, key);
-		if (*ki && (*ki)->first_n <= n) {
+		first = *ki ? first_kept(s, g, *x, *ki) : 0;
+		if (first && first <= n) {
 			*out = g;
 			return 0;
 		}
+		if (g->base < s->trim)
+			return ERR_TRUNCATED;
 		/* After a rebuild the link may lead to one without the key. */
 		if (*ki)
 			base = (*ki)->prev;
 		else
 			base = g > s->segs ? g[-1].base : KIDX_NO_PREV;
 	}
+}
+
+int store_key_oldest(struct store *s, uint64_t key, uint64_t from,
+		     uint64_t *oldest, struct err *e)
+{
+	const uint8_t *row = s->trim ? key_row(s, key) : NULL;
+	uint64_t base;
+
+	*oldest = 1;
+	if (!row)
+		return 0;
+	*oldest = get_u64(row) + 1;
+	base = get_u64(row + 8) < s->trim ? KIDX_NO_PREV : get_u64(row + 16);
+	while (*oldest > from) {
+		struct segment *g = segment_by_base(s, base);
+		struct sindex *x;
+		struct kidx *ki;
+		uint64_t first;
+		int rv;
+
+		if (!g)
+			break;
+		rv = segment_index(s, g, &x, e);
+		if (rv)
+			return rv;
+		ki = map_get(&x->keys, key);
+		first = ki ? first_kept(s, g, x, ki) : 0;
+		if (first)
+			*oldest = first;
+		if (g->base < s->trim)
+			break;
+		if (ki)
+			base = ki->prev;
+		else
+			base = g > s->segs ? g[-1].base : KIDX_NO_PREV;
+	}
+	return 0;
+}
+
+static int truncated(struct store *s, uint64_t key, uint64_t from,
+		     uint64_t *oldest, struct err *e)
+{
+	int rv = store_key_oldest(s, key, from, oldest, e);
+
+	if (!rv && *oldest <= from) /* no trim explains the hole */
+		return err_set(e, ERR_DAMAGED,
+			       "shard %u: number %" PRIu64
+			       " of an inbox is missing",
+			       s->cfg.shard, from);
+	return rv ? rv : err_set(e, ERR_TRUNCATED,
+				 "numbers below %" PRIu64 " are gone", *oldest);
 }
 
 int store_read_key(struct store *s, uint64_t key, uint64_t from,
@@ -214,6 +286,8 @@ int store_read_key(struct store *s, uint64_t key, uint64_t from,
 		uint64_t before = k.from;
 		int rv = find_segment(s, key, k.from, &g, &x, &ki, e);
 
+		if (rv == ERR_TRUNCATED)
+			return truncated(s, key, k.from, oldest, e);
 		if (!rv)
 			rv = read_segment(s, g, x, ki, &k, e);
 		if (rv)
@@ -270,8 +344,12 @@ int store_read_key_back(struct store *s, uint64_t key, uint64_t before,
 		uint32_t i;
 		int rv = find_segment(s, key, k.before - 1, &g, &x, &ki, e);
 
+		if (rv == ERR_TRUNCATED)
+			return truncated(s, key, k.before - 1, oldest, e);
 		for (i = rv ? 0 : ki->n; i-- > 0 && !k.stop && !rv;)
-			if (ki->firsts[i] < k.before)
+			if (x->places[ki->frames[i]].base < s->trim)
+				break;
+			else if (ki->firsts[i] < k.before)
 				rv = back_frame(s, g, x, ki->frames[i], &k, e);
 		if (rv)
 			return rv;

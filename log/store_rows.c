@@ -30,7 +30,7 @@ uint64_t row_sum(uint8_t table, const void *key, unsigned klen,
 
 static bool node_local(uint8_t table)
 {
-	return table == T_STORE_SEGMENT;
+	return table == T_STORE_SEGMENT || table == T_STORE_DOOMED;
 }
 
 static uint64_t row_hash(unsigned table, const void *key, unsigned klen)
@@ -404,6 +404,34 @@ static int ckpt_rows(struct store *s, struct checkpoint *c)
 	return s->kv_ops->commit(s->kv, &c->err);
 }
 
+/* Those that the rows just committed call doomed.  What cannot be removed is tried
+ * again with the next checkpoint. */
+static void ckpt_unlink(struct store *s, struct checkpoint *c)
+{
+	static const char *const ext[] = { "seg", "idx" };
+	char path[96];
+	uint32_t i, k, n = 0;
+
+	for (i = 0; i < c->n_gone; i++) {
+		struct segment g = { .base = c->gone[i].base,
+				     .generation = c->gone[i].gen };
+		int rv = 0;
+
+		for (k = 0; k < 2 && !rv; k++) {
+			segment_path(s, &g, ext[k], path, sizeof path);
+			rv = s->disk->ops->unlink(s->disk, path, NULL);
+			if (rv == ERR_NOT_FOUND)
+				rv = 0;
+		}
+		if (!rv)
+			c->gone[n++] = c->gone[i];
+	}
+	c->n_gone = n;
+	snprintf(path, sizeof path, "%s/seg", s->dir);
+	if (n)
+		c->status = s->disk->ops->fsync_dir(s->disk, path, &c->err);
+}
+
 static void ckpt_run(struct disk_work *w)
 {
 	struct store *s = w->arg;
@@ -427,6 +455,8 @@ static void ckpt_run(struct disk_work *w)
 		c->status = ERR_IO;
 	if (!c->status)
 		c->status = ckpt_rows(s, c);
+	if (!c->status && c->n_gone)
+		ckpt_unlink(s, c);
 }
 
 static void ckpt_free(struct store *s, struct checkpoint *c)
@@ -434,6 +464,7 @@ static void ckpt_free(struct store *s, struct checkpoint *c)
 	while (c->n_old_trees)
 		s->disk->ops->close(c->old_trees[--c->n_old_trees]);
 	free(c->old_trees);
+	free(c->gone);
 	buf_release(&c->rows);
 	free(c->sync);
 	free(c);
@@ -450,6 +481,7 @@ static void ckpt_done(struct disk_work *w)
 {
 	struct store *s = w->arg;
 	struct checkpoint *c = container_of(w, struct checkpoint, work);
+	uint32_t i;
 
 	if (!c->status) {
 		s->kv_ops->renew(s->kv);
@@ -472,8 +504,11 @@ static void ckpt_done(struct disk_work *w)
 	/* Files were synced before the transaction could fail. */
 	if (c->status)
 		s->new_files |= c->new_files;
+	for (i = 0; i < c->n_gone && !c->status; i++)
+		doomed_gone(s, c->gone[i].base, c->gone[i].gen);
 	s->pinned_bytes = 0;
 	s->ckpt = NULL;
+	closing_close(s);
 	c->done(c->arg, c->status, c->index, c->term,
 		c->status ? &c->err : NULL);
 	ckpt_free(s, c);
@@ -545,6 +580,11 @@ int store_checkpoint(struct store *s,
 	s->n_old_trees = 0;
 	c->new_files = s->new_files;
 	s->new_files = false;
+	if (store_doomed(s)) {
+		c->n_gone = s->n_doomed;
+		c->gone = xmalloc(c->n_gone * sizeof *c->gone);
+		memcpy(c->gone, s->doomed, c->n_gone * sizeof *c->gone);
+	}
 	c->work = (struct disk_work){ .run = ckpt_run,
 				      .done = ckpt_done,
 				      .arg = s };

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "log/store_impl.h"
+#include "log/walk.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,7 +11,6 @@
 #include <string.h>
 
 #define SEGMENT_ROW 48u /* number, end, bytes, logical u64, generation, sealed u32 */
-#define SCAN_CHUNK (1u << 20)
 
 static void base_key(uint8_t key[8], uint64_t base)
 {
@@ -138,7 +138,8 @@ struct segment *segment_new(struct store *s, uint64_t term, uint64_t index,
 	char path[96];
 
 	memcpy(h.cluster_id, s->cfg.cluster_id, 16);
-	h.number = g->number = s->n_segs > 1 ? g[-1].number + 1 : 0;
+	h.number = g->number = s->n_segs > 1 ? g[-1].number + 1
+					      : s->next_number;
 	h.base = g->base = g->end = s->meta.next_offset;
 	h.clock = s->meta.clock;
 	h.time_ms = time_ms;
@@ -265,12 +266,19 @@ int segments_open(struct store *s, uint64_t open_base, uint64_t open_bytes,
 {
 	struct list_arg a = { .s = s };
 	struct segment *g;
-	uint64_t next = 0;
+	uint64_t next;
 	uint32_t i;
 	int rv = row_walk(s, T_STORE_SEGMENT, list_row, &a, e);
 
+	if (!rv && trim_load(s))
+		rv = err_set(e, ERR_DAMAGED,
+			     "shard %u: the row of the trim point is damaged",
+			     s->cfg.shard);
 	if (rv)
 		return rv;
+	/* What was trimmed has left the list from the front. */
+	next = s->n_segs && s->segs[0].base <= s->trim ? s->segs[0].base
+						       : s->trim;
 	for (i = 0; i < s->n_segs && !a.bad; i++) {
 		g = &s->segs[i];
 		if (g->base != next || (!g->sealed && i + 1 < s->n_segs))
@@ -295,6 +303,9 @@ int segments_open(struct store *s, uint64_t open_base, uint64_t open_bytes,
 		close_idle_file(s);
 	}
 	s->stats.segments = s->n_segs;
+	rv = retain_load(s, e);
+	if (rv)
+		return rv;
 	if (s->n_segs && !s->segs[s->n_segs - 1].sealed)
 		return sindex_recover(s, &s->segs[s->n_segs - 1], e);
 	return 0;
@@ -310,6 +321,8 @@ void segments_close(struct store *s)
 		sindex_free(s->segs[i].index);
 	}
 	free(s->segs);
+	free(s->doomed);
+	closing_close(s);
 	if (s->tree_file)
 		s->disk->ops->close(s->tree_file);
 	while (s->n_old_trees)
@@ -402,6 +415,15 @@ static struct cached_frame *cache_fill(struct store *s, uint64_t seg,
 	return c;
 }
 
+void frame_cache_forget(struct store *s, uint64_t seg)
+{
+	unsigned i;
+
+	for (i = 0; i < FRAME_CACHE_SLOTS; i++)
+		if (s->cache[i].seg == seg + 1)
+			cache_drop(s, &s->cache[i]);
+}
+
 void frame_cache_put(struct store *s, uint64_t seg, uint32_t off,
 		     const struct frame *f, struct buf *raw)
 {
@@ -461,56 +483,34 @@ int segment_scan(struct store *s, struct segment *g, uint64_t end,
 			   const struct buf *raw, struct err *e),
 		 void *arg, struct err *e)
 {
-	uint64_t off = SEGMENT_HEADER, at = off;
-	struct buf in = BUF_INIT, raw = BUF_INIT;
+	struct segment_walk w;
+	const uint8_t *head;
+	struct frame f;
+	uint64_t off;
 	int rv = segment_file(s, g, e);
 
-	while (!rv && off < end) {
-		struct frame f;
-		size_t have = in.len - (size_t)(off - at), got, want;
-		const uint8_t *p;
-
-		rv = have < FRAME_HEADER
-			     ? ERR_AGAIN
-			     : frame_header(&f, in.data + (off - at), have);
-		if (!rv && f.length > have)
-			rv = ERR_AGAIN;
-		if (rv == ERR_AGAIN && at + in.len < end) {
-			buf_consume(&in, (size_t)(off - at));
-			at = off;
-			want = SCAN_CHUNK;
-			if (want > end - at - in.len)
-				want = (size_t)(end - at - in.len);
-			rv = s->disk->ops->pread(g->file,
-						 buf_reserve(&in, want), want,
-						 at + in.len, &got, e);
-			in.len += got;
-			if (!rv && !got)
-				rv = ERR_DAMAGED;
-			if (!rv)
-				continue;
-		}
-		p = in.data + (off - at);
-		if (!rv && chain && !frame_follows(p, chain))
+	if (rv)
+		return rv;
+	segment_walk_init(&w, s->disk, g->file, end);
+	for (;;) {
+		off = w.off;
+		rv = segment_walk_next(&w, &f, &head, e);
+		if (rv == 1 && chain && !frame_follows(head, chain))
 			rv = ERR_DAMAGED;
-		if (!rv)
-			rv = frame_unpack(&f, p, &raw);
-		if (rv == ERR_IO)
+		if (rv == ERR_DAMAGED)
+			err_set(e, ERR_DAMAGED,
+				"shard %u: segment %016" PRIx64
+				" is damaged at byte %" PRIu64,
+				s->cfg.shard, g->base, off);
+		if (rv != 1)
 			break;
-		if (rv) {
-			rv = err_set(e, ERR_DAMAGED,
-				     "shard %u: segment %016" PRIx64
-				     " is damaged at byte %" PRIu64,
-				     s->cfg.shard, g->base, off);
-			break;
-		}
 		if (chain)
 			memcpy(chain, f.chain, 32);
-		rv = cb(arg, &f, (uint32_t)off, &raw, e);
-		off += f.length;
+		rv = cb(arg, &f, (uint32_t)off, &w.raw, e);
+		if (rv)
+			break;
 	}
-	buf_release(&in);
-	buf_release(&raw);
+	segment_walk_release(&w);
 	return rv;
 }
 

@@ -286,6 +286,8 @@ static void test_store(void **state)
 		  .payload = (const uint8_t *)"hi", .payload_len = 2 },
 	};
 	struct store *s;
+	struct rewrite *rw;
+	bool done;
 	struct world w;
 	struct err e = { 0 };
 	unsigned i;
@@ -315,6 +317,19 @@ static void test_store(void **state)
 	golden_file(&w, "segment.idx",
 		    "shards/0005-1/seg/0000000000000000.0.idx");
 	golden_file(&w, "tree.hash", "shards/0005-1/tree/0-0.hash");
+	/* The first record's content is destroyed: same root, same chain. */
+	store_dead(s, 0, 1, 0, &(uint8_t){ 1 }, 1);
+	store_want(s, 0, 2, 1);
+	rw = store_rewrite_begin(s);
+	assert_non_null(rw);
+	for (done = false; !done;)
+		assert_int_equal(rewrite_step(rw, 1, &done, &e), 0);
+	assert_true(store_rewrite_commit(s, rw));
+	rewrite_free(rw);
+	golden_file(&w, "segment-stub.seg",
+		    "shards/0005-1/seg/0000000000000000.1.seg");
+	golden_file(&w, "segment-stub.idx",
+		    "shards/0005-1/seg/0000000000000000.1.idx");
 	store_close(s);
 	world_free(&w);
 }

@@ -208,6 +208,94 @@ static void test_a_folder_from_an_export(void **state)
 	world_free(&w);
 }
 
+/* Two segments are trimmed, the third is full of stubs. */
+static void retain(struct world *w)
+{
+	struct store_segment g;
+	struct rewrite *r;
+	struct err e = { 0 };
+	uint8_t bits[100];
+	unsigned i;
+	bool done = false;
+
+	checkpoint(w);
+	for (i = 0; i < 2; i++) {
+		store_segment_info(w->s, 0, &g);
+		store_trim(w->s, g.base, g.end, g.end);
+	}
+	store_segment_info(w->s, 0, &g);
+	memset(bits, 0xff, sizeof bits);
+	store_dead(w->s, g.base, 1, 0, bits, (uint32_t)(g.end - g.base + 7) / 8);
+	store_want(w->s, g.base, g.end, 1);
+	r = store_rewrite_begin(w->s);
+	assert_non_null(r);
+	while (!done)
+		assert_int_equal(rewrite_step(r, 1 << 20, &done, &e), 0);
+	assert_true(store_rewrite_commit(w->s, r));
+	rewrite_free(r);
+	checkpoint(w);
+	checkpoint(w);
+}
+
+static bool count_stub(void *arg, const struct record *r)
+{
+	*(unsigned *)arg += r->flags & RECORD_STUB;
+	return true;
+}
+
+static void test_what_was_trimmed_comes_as_leaves(void **state)
+{
+	struct store_config cfg = config(2);
+	struct snap_manifest m, again;
+	struct buf b = BUF_INIT;
+	struct store *s;
+	struct world w;
+	struct err e = { 0 };
+	uint8_t a[32], was[32];
+	unsigned stubs = 0;
+	uint64_t off;
+	char path[96];
+
+	(void)state;
+	world_init(&w);
+	make(&w, 20);
+	retain(&w);
+	assert_int_equal(snap_export(w.s, &m, &e), 0);
+	assert_true(m.base > 0 && m.base == store_trimmed(w.s));
+	assert_int_equal(snap_trees(&m), 1);
+	snap_encode(&m, &b);
+	assert_int_equal(b.data[8], 2);
+	assert_int_equal(snap_decode(&again, b.data, b.len, &e), 0);
+	assert_int_equal(again.base, m.base);
+	snap_release(&again);
+	buf_release(&b);
+	for (off = 0; off < 32 * m.base; off += 7) {
+		ship(&w, &m);
+		snap_file_path(&m, snap_files(&m) - 1, 2, path, sizeof path);
+		assert_true(disk_sim_flip(w.ds, path, off, off % 8));
+		assert_int_equal(check(&w, &m), ERR_DAMAGED);
+	}
+	ship(&w, &m);
+	assert_int_equal(check(&w, &m), 0);
+	assert_int_equal(store_open(&s, w.disk, &kv_mem, NULL, &cfg, &e), 0);
+	assert_int_equal(store_trimmed(s), m.base);
+	assert_int_equal(store_doomed(s), 0);
+	assert_int_equal(store_read(s, m.base, UINT32_MAX, count_stub, &stubs, &e),
+			 0);
+	assert_true(stubs > 0);
+	assert_int_equal(store_read(s, m.base - 1, 1, count_stub, &stubs, &e),
+			 ERR_TRUNCATED);
+	append(s, 23);
+	append(w.s, 23);
+	store_root(s, a);
+	store_root(w.s, was);
+	assert_memory_equal(a, was, 32);
+	store_close(s);
+	store_close(w.s);
+	snap_release(&m);
+	world_free(&w);
+}
+
 static void test_no_checkpoint_no_snapshot(void **state)
 {
 	struct store_config cfg = config(1);
@@ -569,6 +657,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_manifest),
 		cmocka_unit_test(test_a_folder_from_an_export),
+		cmocka_unit_test(test_what_was_trimmed_comes_as_leaves),
 		cmocka_unit_test(test_no_checkpoint_no_snapshot),
 		cmocka_unit_test(test_every_damage_is_seen),
 		cmocka_unit_test(test_all_that_is_bad_goes_at_once),

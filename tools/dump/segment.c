@@ -44,6 +44,12 @@ static void out_record(struct dump *d, const char *file, uint64_t at,
 		out_u(d, "origin_lamport", r->origin_lamport);
 	}
 	out_u(d, "headers_len", r->headers_len);
+	if (r->flags & RECORD_STUB) {
+		out_u(d, "stub", 1);
+		out_hex(d, "content", r->content, 32);
+		out_end(d);
+		return;
+	}
 	out_u(d, "payload_len", r->payload_len);
 	if (d->payload)
 		out_hex(d, "payload", r->payload, r->payload_len);
@@ -78,6 +84,8 @@ static void one_frame(struct walk *w, uint64_t at, const uint8_t *p,
 		out_u(d, "records", f->count);
 		out_u(d, "raw", f->raw_len);
 		out_s(d, "codec", f->flags & FRAME_LZ4 ? "lz4" : "raw");
+		if (f->flags & FRAME_STUBS)
+			out_u(d, "stubs", 1);
 		out_hex(d, "root", f->root, 32);
 		out_hex(d, "chain", f->chain, 32);
 		out_end(d);
@@ -195,6 +203,8 @@ int dump_segment(struct dump *d, const char *path, struct err *e)
 		if (!d->quiet) {
 			out_begin(d, "segment", path, 0);
 			out_hex(d, "cluster", h.cluster_id, 16);
+			if (h.version != SEGMENT_VERSION)
+				out_u(d, "version", h.version);
 			out_u(d, "shard", h.shard);
 			out_u(d, "generation", h.generation);
 			out_u(d, "number", h.number);

@@ -24,6 +24,12 @@ static const char *table_name(unsigned t)
 		return "segment";
 	case T_STORE_KEY:
 		return "key";
+	case T_STORE_TRIM:
+		return "trim";
+	case T_STORE_DEAD:
+		return "dead";
+	case T_STORE_DOOMED:
+		return "doomed";
 	case T_ACCOUNT:
 		return "account";
 	case T_DEVICE:
@@ -102,7 +108,7 @@ static int read_rows(struct dump *d, const char *path)
 			continue;
 		if (key[0] == T_STORE_META && v.mv_size > 56)
 			want = get_u64(val + 48);
-		else if (key[0] != T_STORE_SEGMENT)
+		else if (key[0] != T_STORE_SEGMENT && key[0] != T_STORE_DOOMED)
 			digest += get_u64(val + v.mv_size - 8);
 	}
 	if (rc != MDB_NOTFOUND)
