@@ -473,17 +473,24 @@ static uint64_t last_room(const struct journal *j)
 
 static void group_start(struct journal *j)
 {
-	unsigned records, small;
-	uint64_t bytes, room;
+	unsigned records = 0, small = 0;
+	uint64_t bytes = 0, room;
+	bool fits;
 
 	if (j->writing || j->failed || !j->q_head)
 		return;
-	if (make_room(j, jqueue_group(j)))
+	j->w_head = NULL;
+	if (make_room(j, jqueue_group(j))) {
 		bytes = jqueue_take(j, UINT64_MAX, &records, &small);
-	else if ((room = last_room(j)) && room >= jreq_priv(j->q_head)->bytes)
-		bytes = jqueue_take(j, room, &records, &small);
-	else
-		bytes = jqueue_take_small(j, &records, &small);
+	} else {
+		/* What the oldest file waits for goes first. */
+		room = last_room(j);
+		fits = room && room >= jreq_priv(j->q_head)->bytes;
+		if (!fits || jqueue_pinned_waits(j))
+			bytes = jqueue_take_small(j, &records, &small);
+		if (!j->w_head && fits)
+			bytes = jqueue_take(j, room, &records, &small);
+	}
 	if (!j->w_head)
 		return;
 	j->q_bytes -= bytes;
@@ -585,7 +592,8 @@ int journal_submit(struct journal *j, struct journal_req *r)
 	if (r->install)
 		jqueue_void(j, r->shard);
 	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries) &&
-	    (j->no_entries || j->q_bytes >= j->cfg.queue_bytes || ring_full(j)))
+	    (j->no_entries || j->q_bytes >= j->cfg.queue_bytes ||
+	     (ring_full(j) && !jqueue_reserve_takes(j, r))))
 		return ERR_FULL;
 	memset(r->priv, 0, sizeof r->priv);
 	if (r->n_entries) {

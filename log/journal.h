@@ -96,7 +96,8 @@ uint64_t journal_term(const struct journal *j, uint32_t shard, uint64_t index);
  * is at max_bytes; the pinning shard is then journal_pinned_by().  Requests with
  * only votes, truncations, marks and installs are never refused as full, nor is a barrier
  * (one entry of its type byte).  A truncation alone makes room, where what it voids is
- * what fills the ring. */
+ * what fills the ring.  Entries of the shard that pins the oldest file are taken at
+ * max_bytes too, as far as a part of the space kept for votes and marks goes. */
 int journal_submit(struct journal *j, struct journal_req *r);
 /* Bytes of entries that one request should not exceed (a single entry may): several
  * fit a file, so that what marks and votes need is never taken by one. */

@@ -119,9 +119,15 @@ uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
  * current file has room: a mark may be what frees the next file, and neither
  * depends on entries in front of it.  So do barriers and truncations alone, unless
  * something of their shard waits in front: by its barrier a new leader commits what
- * fills the ring, and a truncation voids it. */
+ * fills the ring, and a truncation voids it.  So do, in the same way, entries of the
+ * shard that pins the oldest file: what pins it may be committed only with them, here
+ * or by a leader elsewhere that counts on this node. */
 uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 			   unsigned *small);
+/* Entries of that shard wait. */
+bool jqueue_pinned_waits(const struct journal *j);
+/* These are such, and jqueue_take_small() has room for them now. */
+bool jqueue_reserve_takes(const struct journal *j, const struct journal_req *r);
 
 /* journal_scan.c */
 int journal_scan(struct journal *j, struct err *e);

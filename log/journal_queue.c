@@ -118,8 +118,8 @@ uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
 	return t.bytes;
 }
 
-/* The oldest file waits for this shard. */
-static bool pins(const struct journal *j, uint32_t shard)
+/* The file that is used again next; one that was never used pins nothing. */
+static uint32_t oldest(const struct journal *j)
 {
 	uint32_t i, old = JOURNAL_NO_FILE;
 
@@ -127,23 +127,64 @@ static bool pins(const struct journal *j, uint32_t shard)
 		if (i != j->cur && (old == JOURNAL_NO_FILE ||
 				    j->files[i].use < j->files[old].use))
 			old = i;
+	return old;
+}
+
+/* It waits for this shard: what it holds of it is above its mark. */
+static bool pins(const struct journal *j, uint32_t old, uint32_t shard)
+{
 	return old != JOURNAL_NO_FILE &&
 	       j->files[old].last[shard] > j->shards[shard].s.mark_index;
 }
 
 /* How much of the last file a request may take.  Each is a page at the worst, and
  * other shards may vote, mark and install any number of times while one of them pins
- * the oldest file: votes and barriers leave the last eighth, and all but what that
- * one marks, voids or installs the last sixteenth. */
-static uint64_t small_room(const struct journal *j, const struct journal_req *r)
+ * the oldest file: entries of that one leave the last three sixteenths, votes and
+ * barriers the last eighth, and all but what that one marks, voids or installs the
+ * last sixteenth. */
+static uint64_t small_room(const struct journal *j, uint32_t old,
+			   const struct journal_req *r, bool entries)
 {
-	uint64_t room = j->cfg.file_size - j->cur_off, keep;
+	uint64_t room, keep;
 
-	if (!r->has_mark && !r->install && !r->truncate_from)
+	if (j->cur == JOURNAL_NO_FILE)
+		return 0;
+	room = j->cfg.file_size - j->cur_off;
+	if (entries)
+		keep = j->cfg.file_size / 16 * 3;
+	else if (!r->has_mark && !r->install && !r->truncate_from)
 		keep = j->cfg.file_size / 8;
 	else
-		keep = pins(j, r->shard) ? 0 : j->cfg.file_size / 16;
+		keep = pins(j, old, r->shard) ? 0 : j->cfg.file_size / 16;
 	return room > keep ? room - keep : 0;
+}
+
+bool jqueue_reserve_takes(const struct journal *j, const struct journal_req *r)
+{
+	uint64_t bytes = JG_HEADER + 2 * JG_ROW + small_records(r) * 64;
+	uint32_t old = oldest(j);
+	struct journal_req *q;
+	unsigned i;
+
+	if (!pins(j, old, r->shard))
+		return false;
+	for (i = 0; i < r->n_entries; i++)
+		bytes += r->entries[i]->rec_len;
+	for (q = j->q_head; q; q = jreq_priv(q)->next)
+		if (q->shard == r->shard)
+			bytes += jreq_priv(q)->bytes;
+	return bytes <= small_room(j, old, r, true);
+}
+
+bool jqueue_pinned_waits(const struct journal *j)
+{
+	uint32_t old = oldest(j);
+	struct journal_req *r;
+
+	for (r = j->q_head; r; r = jreq_priv(r)->next)
+		if (r->n_entries && pins(j, old, r->shard))
+			return true;
+	return false;
 }
 
 uint64_t jqueue_take_small(struct journal *j, unsigned *records,
@@ -152,26 +193,28 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 	struct taking t = take_begin(j, records, small);
 	struct journal_req **pp = &j->q_head;
 	uint64_t behind[JOURNAL_SHARDS_MAX / 64] = { 0 }; /* bits of shards */
+	uint32_t old = oldest(j);
+	unsigned rows = 2;
 
-	if (j->cur == JOURNAL_NO_FILE)
-		return 0;
 	while (*pp) {
 		const struct journal_req *r = *pp;
 		uint64_t bit = 1ull << (r->shard & 63);
 		bool barrier = jqueue_is_barrier(jreq_priv(*pp)->entries,
 						 r->n_entries);
-		bool waits = (r->n_entries && (!barrier || r->truncate_from)) ||
+		bool entries = r->n_entries && (!barrier || r->truncate_from);
+		bool waits = (entries && !pins(j, old, r->shard)) ||
 			     ((r->n_entries || r->truncate_from) &&
 			      behind[r->shard / 64] & bit);
 
 		/* Each with a row of its own, at the worst. */
 		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
-					     (*records + 2u) * JG_ROW >
-				     small_room(j, r)) {
+					     rows * JG_ROW >
+				     small_room(j, old, r, entries)) {
 			behind[r->shard / 64] |= bit;
 			pp = &jreq_priv(*pp)->next;
 		} else {
 			take_one(j, &t, pp);
+			rows++;
 		}
 	}
 	return t.bytes;

@@ -508,26 +508,30 @@ static void test_a_full_ring_is_filled(void **state)
 		struct world *w = xmalloc(sizeof *w);
 		struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
 		const struct jreq_priv *first;
-		uint64_t end;
+		uint64_t end, last[2] = { 0 };
 		unsigned n = 0;
 
 		world_init(w, seed);
 		end = w->cfg.file_size / 4 * 3;
 		for (;;) {
 			uint32_t len = 500 + (uint32_t)rand_below(&w->rand, LEN_MAX);
-			struct entry *e = entry_new(0, len);
+			/* The first file's shard, and it alone, pins it. */
+			uint32_t shard = w->j->cur && w->j->cur < 8;
+			struct entry *e = entry_new(shard, len);
 			int rv;
 
 			assert_true(n < REQS);
 			payload_of(entry_payload(e), len, n);
 			e->term = 1;
-			e->index = n + 1;
-			reqs[n] = (struct journal_req){ .entries = &e,
+			e->index = last[shard] + 1;
+			reqs[n] = (struct journal_req){ .shard = shard,
+							.entries = &e,
 							.n_entries = 1,
 							.cb = on_filled };
 			rv = journal_submit(w->j, &reqs[n]);
 			entry_unref(e);
 			n += !rv;
+			last[shard] += !rv;
 			if (!rv && rand_below(&w->rand, 9))
 				continue;
 			journal_flush(w->j);
@@ -538,11 +542,11 @@ static void test_a_full_ring_is_filled(void **state)
 		}
 		assert_true(journal_stalled(w->j));
 		first = jreq_priv(w->j->q_head);
-		if (jf_round(first->bytes + JG_HEADER + JG_ROW) <=
-		    end - w->j->cur_off)
-			fail_msg("seed %" PRIu64 ": %" PRIu64 " bytes wait and %"
-				 PRIu64 " are left", seed, first->bytes,
-				 end - w->j->cur_off);
+		if (w->j->cur_off + jf_round(first->bytes + JG_HEADER + JG_ROW) <=
+		    end)
+			fail_msg("seed %" PRIu64 ": %" PRIu64 " bytes wait at %"
+				 PRIu64 " of %" PRIu64, seed, first->bytes,
+				 w->j->cur_off, end);
 		world_free(w);
 		free(reqs);
 		free(w);
@@ -606,6 +610,89 @@ static void test_a_truncation_makes_room(void **state)
 	free(w);
 }
 
+static void settle(struct world *w)
+{
+	journal_flush(w->j);
+	while (sim_step(&w->sim, &(int){ 0 }))
+		;
+}
+
+static int submit_entry(struct world *w, struct journal_req *r, uint32_t shard,
+			uint64_t index, uint32_t len, unsigned *done)
+{
+	struct entry *e = entry_new(shard, len);
+	int rv;
+
+	payload_of(entry_payload(e), len, (unsigned)index);
+	e->term = 1;
+	e->index = index;
+	*r = (struct journal_req){ .shard = shard, .entries = &e, .n_entries = 1,
+				   .cb = on_filled, .arg = done };
+	rv = journal_submit(w->j, r);
+	entry_unref(e);
+	return rv;
+}
+
+/* Entries of the shard that pins the oldest file are what may commit the ones that pin
+ * it: they pass what other shards wait with, into the space kept for marks, and what
+ * votes and marks need stays. */
+static void test_what_pins_goes_first(void **state)
+{
+	enum { REQS = 2000, LEN = 8000, BIG = 60000 };
+	struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
+	struct journal_req pinned[16], mark[2] = {
+		{ .shard = 0, .has_mark = true, .mark_term = 1, .cb = on_filled },
+		{ .shard = 1, .has_mark = true, .mark_term = 1, .cb = on_filled },
+	};
+	struct world *w = xmalloc(sizeof *w);
+	unsigned n = 0, done = 0, freed = 0, k;
+	uint64_t last = 0;
+
+	(void)state;
+	world_init(w, 4);
+	/* Shard 0 has the first entry of the ring, and shard 1 all the others, most of
+	 * them in a checkpoint. */
+	assert_int_equal(submit_entry(w, &pinned[0], 0, 1, LEN, &done), 0);
+	settle(w);
+	assert_int_equal(done, 1);
+	while (!w->j->q_head) {
+		assert_true(n < REQS);
+		assert_int_equal(submit_entry(w, &reqs[n++], 1, ++last,
+					      w->j->cur == 7 ? BIG : LEN, NULL),
+				 0);
+		settle(w);
+		if (w->j->cur != 7 || mark[1].mark_index)
+			continue;
+		mark[1].mark_index = last - 1;
+		assert_int_equal(journal_submit(w->j, &mark[1]), 0);
+		settle(w);
+	}
+	assert_true(journal_stalled(w->j));
+	assert_int_equal(journal_pinned_by(w->j), 0);
+	assert_int_equal(submit_entry(w, &reqs[n], 1, last + 1, LEN, NULL),
+			 ERR_FULL);
+	/* As many as there is room for; the next one is refused, not queued. */
+	for (k = 1; !submit_entry(w, &pinned[k], 0, k + 1, LEN, &done); k++) {
+		settle(w);
+		assert_int_equal(done, k + 1);
+		assert_true(k < 15);
+	}
+	assert_true(k > 1);
+	assert_true(w->j->cur_off <= w->cfg.file_size / 16 * 13);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, k);
+	assert_int_equal(journal_shard(w->j, 1)->last_index, last - 1);
+	/* Committed, applied and in a checkpoint: the ring goes on. */
+	mark[0].mark_index = k;
+	mark[0].arg = &freed;
+	assert_int_equal(journal_submit(w->j, &mark[0]), 0);
+	settle(w);
+	assert_int_equal(freed, 1);
+	assert_int_not_equal(journal_pinned_by(w->j), 0);
+	world_free(w);
+	free(reqs);
+	free(w);
+}
+
 static void count_event(void *arg, const struct journal_walk_event *ev)
 {
 	unsigned *n = arg;
@@ -651,6 +738,7 @@ int main(void)
 		cmocka_unit_test(test_older_vote_comes_later),
 		cmocka_unit_test(test_a_full_ring_is_filled),
 		cmocka_unit_test(test_a_truncation_makes_room),
+		cmocka_unit_test(test_what_pins_goes_first),
 		cmocka_unit_test(test_walk),
 	};
 
