@@ -1,7 +1,7 @@
 /* One raft group as the shard sees it: entries in, commits out.  Behind it stand
  * raft_core.c (the one caller of raft_step), raft_disk.c (votes and entries to
  * log/journal), raft_msg.c (messages to peers), raft_log.c (recent entries in
- * memory, older ones from the journal).  All rules of raft.md section 8 live
+ * memory, older ones from the journal), raft_change.c (who is in the group).  All rules of raft.md section 8 live
  * there, each with the number of the bug it guards against.
  *
  * Nothing here calls back from inside a call that the owner makes into it, save
@@ -19,6 +19,7 @@
 #include <stdbool.h>
 
 #define GROUP_VOTERS_MAX 9
+#define GROUP_MEMBERS_MAX 18     /* voters and standbys */
 #define GROUP_INFLIGHT_MAX 256 /* raft entries un-acked per follower */
 
 enum group_role { GROUP_FOLLOWER, GROUP_CANDIDATE, GROUP_LEADER };
@@ -28,9 +29,24 @@ enum group_entry_type { GROUP_COMMAND = 1, GROUP_BARRIER = 2, GROUP_CHANGE = 3 }
 
 struct group;
 
+/* One replica.  `life` tells it from other replicas of the shard that this node
+ * has had or will have: 0 for the founders, which were made with the group, else
+ * 64 random bits, drawn when the empty replica was made (docs/decisions/0010). */
+struct group_member {
+	uint64_t id, life;
+	bool voter; /* else a standby: it gets the log and counts for nothing */
+};
+struct group_conf {
+	uint64_t index; /* of its entry; 0: none yet (a replica that joins) */
+	unsigned n;
+	struct group_member members[GROUP_MEMBERS_MAX]; /* in the order of joining */
+};
+
 struct group_config {
 	uint32_t shard;
 	uint64_t self;
+	uint64_t life;         /* 0: a founder.  Else the group is born empty and
+				  asks the others to be added */
 	unsigned election_ms;  /* default 1000, the same on every node */
 	unsigned heartbeat_ms; /* default 100 */
 	size_t cache_bytes;    /* recent entries kept in memory; default 2 MiB */
@@ -39,10 +55,14 @@ struct group_config {
 /* What the shard's durable state says at start. */
 struct group_boot {
 	uint64_t applied_index, applied_term; /* 0, 0: a new group */
-	/* Voters of the last applied configuration; for a new group the first
-	 * configuration, which becomes entry 1 (identical on every node). */
+	/* Of a new group the first configuration, which becomes entry 1
+	 * (identical on every node). */
 	uint64_t voters[GROUP_VOTERS_MAX];
 	unsigned n_voters;
+	/* The last applied configuration and the index of its entry: the entry's
+	 * payload behind the type byte.  Length 0: the first one. */
+	const void *conf;
+	uint32_t conf_len;
 	uint64_t conf_index;
 };
 
@@ -56,6 +76,9 @@ struct group_ops {
 	 * it ceases, outcomes of own uncommitted entries are unknown. */
 	void (*state)(void *arg, enum group_role role, uint64_t term,
 		      uint64_t leader);
+	/* NULL, or told right after apply() of a change: the configuration that
+	 * is in force from there on. */
+	void (*conf)(void *arg, const struct group_conf *c);
 };
 
 /* Loads term, vote and entries of the shard from the journal.  A new group of
@@ -108,6 +131,57 @@ void group_read_index(struct group *g, struct group_read *r);
 /* Hand leadership to `to` (rule 16): stops submits, waits for its log, transfers;
  * gives up after an election timeout.  ERR_NOT_LEADER, ERR_BUSY, ERR_NOT_FOUND. */
 int group_transfer(struct group *g, uint64_t to);
+
+/* ---- membership (raft_change.c, docs/decisions/0010) ---------------------------- */
+
+/* One step, by the leader.  A replacement is ADD, then PROMOTE once the standby has
+ * the log, then REMOVE of the old one: add first, then remove. */
+enum group_change_op {
+	GROUP_ADD,     /* as a standby: the empty replica that asked for it there */
+	GROUP_PROMOTE, /* a standby whose log is near the end becomes a voter */
+	GROUP_DEMOTE,  /* a voter becomes a standby */
+	GROUP_REMOVE,  /* a voter or a standby leaves */
+};
+/* The struct is the caller's and stays put until cb, which runs once, from
+ * group_run():
+ *   0                    committed and applied here; a promoted voter has it too
+ *   ERR_NOT_LEADER, ERR_BUSY, ERR_INVALID   nothing was done (what held when it was
+ *                        accepted held no more when its turn came)
+ *   ERR_TIMEOUT          promoted; a demotion or removal of the same node has taken
+ *                        over before it was heard of
+ *   ERR_UNKNOWN_OUTCOME  leadership was lost: go on from what is in force then
+ *   ERR_UNAVAILABLE      the group stopped */
+struct group_change {
+	enum group_change_op op;
+	uint64_t id;
+	bool to_one; /* DEMOTE, REMOVE: this may leave a single voter */
+	void (*cb)(struct group_change *c, int status);
+	void *arg;
+	uint64_t priv[4]; /* the group's */
+};
+/* 0: accepted, cb will come.  Else nothing was done, and e says why:
+ *   ERR_NOT_LEADER
+ *   ERR_BUSY       later: another change or a transfer is under way, the journal
+ *                  is full, the standby is behind or silent, or too few of the
+ *                  voters that it would leave are heard of
+ *   ERR_NOT_FOUND  no such member; for ADD: no empty replica there has asked
+ *   ERR_EXISTS     it is so already
+ *   ERR_INVALID    the leader itself (transfer first), the last voter but one
+ *                  without to_one, the last one, too many members, no node id */
+int group_change(struct group *g, struct group_change *c, struct err *e);
+/* The last applied configuration. */
+const struct group_conf *group_conf(const struct group *g);
+/* A committed configuration without this replica is known, by its own log or from
+ * another replica that knows more: it is no member, and never will be again. */
+bool group_removed(const struct group *g);
+/* Tell the others that this empty replica waits to be added, or ask whether it was
+ * removed; now and then.  Nothing where all is well. */
+void group_tell_joining(struct group *g);
+/* A configuration as an entry or a store's meta row has it (behind the type byte).
+ * ERR_FORMAT. */
+int group_conf_decode(struct group_conf *out, uint64_t index, const void *p,
+		      size_t n);
+
 /* The applied state up to `index` is durable: entries below may be dropped from
  * memory and, at the journal's pace, from disk (raft SNAPSHOT with trailing). */
 void group_durable(struct group *g, uint64_t index, uint64_t term);
@@ -141,7 +215,13 @@ struct group_info {
 	enum group_role role;
 	uint64_t term, leader, last_index, commit_index, applied_index;
 	uint64_t match[GROUP_VOTERS_MAX], voters[GROUP_VOTERS_MAX];
-	unsigned n_voters;
+	unsigned n_voters; /* voters of the newest configuration, also uncommitted */
+	struct group_conf conf; /* the newest, also uncommitted */
+	uint64_t member_match[GROUP_MEMBERS_MAX]; /* as known to the leader */
+	bool conf_committed;
+	uint64_t joiners; /* bits of ids: empty replicas that ask to be added */
+	bool changing;    /* a change is under way */
+	bool removed;
 	bool transferring;
 	uint64_t elections, terms_led, dropped_stale, dropped_rej, resent;
 };

@@ -18,7 +18,8 @@ static int cmp_u64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* In ascending order of ids, so that entry 1 is the same everywhere. */
+/* The last applied one; of a new group the first, in ascending order of ids, so
+ * that entry 1 is the same everywhere. */
 static void conf_build(struct raft_configuration *c,
 		       const struct group_boot *boot)
 {
@@ -26,6 +27,15 @@ static void conf_build(struct raft_configuration *c,
 	char addr[24];
 	unsigned i;
 
+	if (boot->conf_len) {
+		struct raft_buffer buf = {
+			.base = (void *)(uintptr_t)boot->conf,
+			.len = boot->conf_len
+		};
+
+		AZ(raft_configuration_decode(&buf, c));
+		return;
+	}
 	AN(boot->n_voters >= 1 && boot->n_voters <= GROUP_VOTERS_MAX);
 	memcpy(v, boot->voters, boot->n_voters * sizeof *v);
 	qsort(v, boot->n_voters, sizeof *v, cmp_u64);
@@ -35,22 +45,62 @@ static void conf_build(struct raft_configuration *c,
 					  RAFT_VOTER));
 }
 
+/* The newest configuration that is here, committed or not, as raft wants it. */
+static int conf_newest(struct group *g, const struct group_boot *boot,
+		       const struct entry *last, struct group_conf *out,
+		       struct err *e)
+{
+	struct raft_configuration c;
+	int rv = 0;
+
+	if (boot->applied_index && boot->conf_len) {
+		rv = group_conf_decode(&g->conf, boot->conf_index, boot->conf,
+				       boot->conf_len);
+		if (rv)
+			return err_set(e, ERR_FAULTY,
+				       "the applied configuration is malformed");
+	} else if (boot->n_voters) {
+		conf_build(&c, boot);
+		conf_view(&g->conf, boot->applied_index ? 1 : 0, &c);
+		raft_configuration_close(&c);
+	}
+	*out = g->conf;
+	if (!boot->applied_index)
+		memset(&g->conf, 0, sizeof g->conf);
+	if (last) {
+		const uint8_t *p = entry_payload((struct entry *)(uintptr_t)last);
+
+		AZ(group_conf_decode(out, last->index, p + 1, last->len - 1));
+	} else if (!boot->applied_index && g->cfg.life) {
+		memset(out, 0, sizeof *out);
+	}
+	return rv;
+}
+
 static struct entry *first_entry(struct group *g, const struct group_boot *boot)
 {
 	struct raft_configuration c;
-	struct raft_buffer buf;
 	struct entry *e;
 
 	conf_build(&c, boot);
-	AZ(raft_configuration_encode(&c, &buf));
+	e = conf_entry(g->cfg.shard, &c);
 	raft_configuration_close(&c);
-	e = entry_new(g->cfg.shard, (uint32_t)buf.len + 1);
-	entry_payload(e)[0] = GROUP_CHANGE;
-	memcpy(entry_payload(e) + 1, buf.base, buf.len);
-	raft_free(buf.base);
 	e->term = 1;
 	e->index = 1;
 	return e;
+}
+
+/* This node is the only voter of a configuration. */
+static bool is_lone(const struct group_conf *c, uint64_t id)
+{
+	unsigned i, voters = 0;
+	bool self = false;
+
+	for (i = 0; i < c->n; i++) {
+		voters += c->members[i].voter;
+		self |= c->members[i].voter && c->members[i].id == id;
+	}
+	return self && voters == 1;
 }
 
 struct boot_log {
@@ -105,7 +155,7 @@ static int boot_load(struct group *g, const struct group_boot *boot,
 			re->type = RAFT_BARRIER;
 		if (type == GROUP_CHANGE) {
 			re->type = RAFT_CHANGE;
-			if (!conf_valid(g, re->buf.base, re->buf.len)) {
+			if (!conf_valid(re->buf.base, re->buf.len)) {
 				entry_unref(en);
 				return err_set(e, ERR_FAULTY,
 					       "entry %" PRIu64
@@ -174,6 +224,7 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	struct raft_event ev = { 0 };
 	struct boot_log b = { 0 };
 	struct raft_entry re1 = { 0 };
+	struct group_conf newest;
 	struct entry *e1 = NULL;
 	bool vote = false;
 	uint64_t applied = boot->applied_index;
@@ -211,6 +262,9 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 		b.last = applied;
 		ev.start.start_index = applied + 1;
 		g->durable = applied;
+	} else if (g->cfg.life) {
+		/* Born empty: it gets all from a leader. */
+		ev.start.start_index = 1;
 	} else {
 		e1 = first_entry(g, boot);
 		re1.term = 1;
@@ -232,6 +286,12 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 		g->cache.last = b.last;
 	}
 	g->trail_first = ev.start.start_index;
+	rv = conf_newest(g, boot, b.n_held ? b.held[b.n_held - 1] : NULL, &newest,
+			 e);
+	if (rv) {
+		boot_log_release(&b);
+		return rv;
+	}
 	if (applied) {
 		conf_build(&meta.configuration, boot);
 		meta.index = applied;
@@ -246,7 +306,15 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	}
 	/* A lone voter leads at once, without asking anybody; the new term and
 	 * its vote for itself are in front of all its entries in the journal. */
-	if (boot->n_voters == 1 && boot->voters[0] == g->cfg.self) {
+	if (is_lone(&newest, g->cfg.self)) {
+		/* The core would lead by the id alone. */
+		if (!conf_view_has(&newest, g->cfg.self, g->cfg.life)) {
+			boot_log_release(&b);
+			entry_unref(e1);
+			return err_set(e, ERR_FAULTY,
+				       "the only voter is another replica of "
+				       "this node");
+		}
 		ev.start.term++;
 		ev.start.voted_for = g->cfg.self;
 		vote = true;
@@ -258,6 +326,7 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	g->raft.voted_for = ev.start.voted_for;
 	if (vote)
 		disk_write(g, true, 0, &e1, e1 ? 1 : 0);
+	g->heard_leader_ms = g->now_ms;
 	rv = core_step(g, &ev);
 	boot_log_release(&b);
 	entry_unref(e1);

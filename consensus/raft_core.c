@@ -27,37 +27,6 @@ uint64_t group_now(struct group *g)
 	return g->now_ms;
 }
 
-const char *raft_addr(char out[24], uint64_t id)
-{
-	char *p = out + 23;
-
-	/* Once per message, so without printf. */
-	*p = 0;
-	do
-		*--p = (char)('0' + id % 10);
-	while (id /= 10);
-	return memmove(out, p, (size_t)(out + 24 - p));
-}
-
-unsigned conf_voters(const struct raft_configuration *c)
-{
-	unsigned i, n = 0;
-
-	for (i = 0; i < c->n; i++)
-		n += c->servers[i].role == RAFT_VOTER;
-	return n;
-}
-
-bool conf_has_voter(const struct raft_configuration *c, uint64_t id)
-{
-	unsigned i;
-
-	for (i = 0; i < c->n; i++)
-		if (c->servers[i].id == id)
-			return c->servers[i].role == RAFT_VOTER;
-	return false;
-}
-
 void group_break(struct group *g, const char *why)
 {
 	if (g->broken)
@@ -254,8 +223,7 @@ int group_submit(struct group *g, struct entry **entries, unsigned n)
 	for (i = 0; i < n; i++) {
 		uint8_t type = entry_payload(entries[i])[0];
 
-		/* Changes have rules of their own (B5, B14, B20) and no caller
-		 * yet. */
+		/* Changes have rules of their own (group_change; B14, B20). */
 		if (type != GROUP_COMMAND && type != GROUP_BARRIER)
 			return ERR_INVALID;
 		re[i].type = type == GROUP_COMMAND ? RAFT_COMMAND : RAFT_BARRIER;
@@ -302,6 +270,37 @@ uint64_t group_deadline_ms(const struct group *g)
 	return t;
 }
 
+/* The core never forgets the leader of who is no voter, and would refuse votes for
+ * its sake (B17); after an election timeout without a word there is none. */
+void leader_forget(struct group *g)
+{
+	if (g->raft.state != RAFT_FOLLOWER || self_votes(g) ||
+	    group_now(g) - g->heard_leader_ms < g->cfg.election_ms)
+		return;
+	g->raft.follower_state.current_leader.id = 0;
+	raft_free(g->raft.follower_state.current_leader.address);
+	g->raft.follower_state.current_leader.address = NULL;
+}
+
+/* A follower's timer is due. */
+static void follower_timeout(struct group *g)
+{
+	leader_forget(g);
+	/* Not this replica but another one of this node is the voter, or it knows
+	 * that it was removed: it does not stand. */
+	if (g->removed || !self_is_member(g)) {
+		g->raft.election_timer_start = g->now_ms;
+		return;
+	}
+	/* The only voter leads without asking anybody, and without a new term: the
+	 * core would give one term two leaders (B5). */
+	if (conf_lone(g) && g->raft.last_stored == g->cache.last) {
+		g->raft.current_term++;
+		g->raft.voted_for = g->cfg.self;
+		disk_write(g, true, 0, NULL, 0);
+	}
+}
+
 void group_timeout(struct group *g)
 {
 	uint64_t now = group_now(g);
@@ -311,6 +310,9 @@ void group_timeout(struct group *g)
 		return;
 	if (now >= raft_timeout(&g->raft)) {
 		bool candidate = g->raft.state == RAFT_CANDIDATE;
+
+		if (g->raft.state == RAFT_FOLLOWER)
+			follower_timeout(g);
 
 		/* A candidate that once won a pre-vote would raise its term with
 		 * each timeout, however long it is cut off, and depose a good
@@ -372,7 +374,7 @@ static bool state_changed(const struct group *g)
 bool group_wants_run(const struct group *g)
 {
 	return (!g->broken && g->applied < apply_end(g)) || state_changed(g) ||
-	       reads_want_run(g);
+	       reads_want_run(g) || change_wants_run(g);
 }
 
 /* Applied entries are durable here too, not only on a majority, so that the
@@ -392,6 +394,8 @@ static void run_apply(struct group *g)
 		g->applied = e->index;
 		g->applied_term = e->term;
 		g->ops->apply(g->arg, e);
+		if (entry_payload(e)[0] == GROUP_CHANGE && !g->broken)
+			conf_applied(g, e);
 		entry_unref(e);
 	}
 	log_evict(g);
@@ -421,6 +425,7 @@ void group_run(struct group *g)
 	if (g->broken || g->applied >= apply_end(g))
 		run_state(g);
 	reads_run(g);
+	change_run(g);
 }
 
 /* ---- compaction --------------------------------------------------------------------- */
@@ -444,8 +449,6 @@ void group_durable(struct group *g, uint64_t index, uint64_t term)
 	struct raft_event ev = { 0 };
 	struct raft_snapshot_metadata *m = &ev.snapshot.metadata;
 	const struct raft_configuration *c = &g->raft.configuration_committed;
-	char addr[24];
-	unsigned i;
 
 	/* Twice the same index, or an install under way, would abort (B8). */
 	if (g->broken || index <= g->snap_index || index > apply_end(g) ||
@@ -453,11 +456,7 @@ void group_durable(struct group *g, uint64_t index, uint64_t term)
 	    g->raft.configuration_committed_index > index)
 		return;
 	AN(log_term(g, index) == term);
-	raft_configuration_init(&m->configuration);
-	for (i = 0; i < c->n; i++)
-		AZ(raft_configuration_add(&m->configuration, c->servers[i].id,
-					  raft_addr(addr, c->servers[i].id),
-					  c->servers[i].role));
+	conf_copy(&m->configuration, c);
 	m->index = index;
 	m->term = term;
 	m->configuration_index = g->raft.configuration_committed_index;
@@ -500,6 +499,22 @@ void group_info(const struct group *g, struct group_info *out)
 		out->match[out->n_voters] = match;
 		out->voters[out->n_voters++] = c->servers[i].id;
 	}
+	conf_view(&out->conf, conf_newest_index(g), c);
+	for (i = 0; i < c->n; i++) {
+		raft_index match = 0;
+
+		if (c->servers[i].id == g->cfg.self)
+			match = g->durable;
+		else if (group_leads(g))
+			raft_match_index(&g->raft, c->servers[i].id, &match);
+		out->member_match[i] = match;
+	}
+	out->conf_committed = !g->raft.configuration_uncommitted_index;
+	for (i = 1; i < NET_NODE_MAX; i++)
+		if (g->peers[i].joining)
+			out->joiners |= 1ull << i;
+	out->changing = g->chg || !out->conf_committed;
+	out->removed = g->removed;
 	out->elections = g->elections;
 	out->terms_led = g->terms_led;
 	out->dropped_stale = g->dropped_stale;

@@ -1,5 +1,6 @@
 /* Insides of struct group, shared by raft_core.c, raft_boot.c, raft_disk.c,
- * raft_msg.c, raft_log.c and raft_read.c; raft.h stops here.
+ * raft_msg.c, raft_vote.c, raft_snap.c, raft_log.c, raft_read.c, raft_conf.c and
+ * raft_change.c; raft.h stops here.
  *
  * One step, in this order:
  *   event -> raft_step() -> entries into the cache and, with term and vote, into
@@ -32,6 +33,7 @@
 #define GROUP_RUN_APPLY_MAX 16        /* entries applied per group_run(); 2 MiB */
 #define GROUP_TRAILING_MIN (2 * GROUP_INFLIGHT_MAX)
 #define GROUP_DISK_RETRY_MS 10        /* the journal was full */
+#define GROUP_CHANGE_LAG_MAX 64       /* entries that a new voter may be behind */
 
 /* Message kinds, the byte after the group's message head */
 enum group_msg {
@@ -43,6 +45,8 @@ enum group_msg {
 	GM_PROBE = 6,
 	GM_PROBE_RESULT = 7,
 	GM_NEEDED = 8,
+	GM_JOINING = 9,
+	GM_REMOVED = 10,
 };
 
 /* Recent entries: a ring of references over [first, last]. */
@@ -82,6 +86,8 @@ struct group_peer {
 	bool lag_reported;
 	uint64_t offered; /* index of the snapshot that it was offered */
 	uint64_t probe_seq; /* newest round answered in our term */
+	uint64_t heard_ms;  /* the member there answered an append; 0: not yet */
+	uint64_t joining;   /* life of the empty replica that asks to be added */
 };
 
 struct group_reads {
@@ -106,6 +112,7 @@ struct group {
 	uint64_t hold_until_ms;
 	uint64_t last_timeout_ms;
 	bool hurried;    /* the leader's link broke: an early timeout is set */
+	uint64_t heard_leader_ms;
 
 	/* Entries */
 	struct raft_cache cache;
@@ -148,22 +155,58 @@ struct group {
 	uint64_t xfer_to, xfer_deadline_ms;
 	bool xfer_sent;
 
+	/* Membership */
+	struct group_conf conf; /* the last applied one */
+	bool removed;
+	struct group_change *chg, *chg_before;
+	uint64_t chg_index, chg_term; /* 0: not submitted yet */
+	bool chg_applied, chg_ended;
+	int chg_status;
+
 	uint64_t elections, terms_led, dropped_stale, dropped_rej, resent;
+	uint64_t dropped_strange; /* answers of replicas that are no members */
 };
 
 /* raft_core.c */
 int core_step(struct group *g, struct raft_event *ev);
 void update_role(struct group *g); /* after a step that changed the state */
 void changes_add(struct group *g, uint64_t index);
+void leader_forget(struct group *g);
 void group_break(struct group *g, const char *why);
 uint64_t group_now(struct group *g);
 static inline bool group_leads(const struct group *g)
 {
 	return !g->broken && g->raft.state == RAFT_LEADER;
 }
+
+/* raft_conf.c */
 const char *raft_addr(char out[24], uint64_t id);
+const char *conf_addr(char out[24], uint64_t id, uint64_t life);
 unsigned conf_voters(const struct raft_configuration *c);
 bool conf_has_voter(const struct raft_configuration *c, uint64_t id);
+bool conf_has(const struct raft_configuration *c, uint64_t id, uint64_t life);
+/* By the newest configuration this very replica is the only voter. */
+bool conf_lone(const struct group *g);
+void conf_view(struct group_conf *out, uint64_t index,
+	       const struct raft_configuration *c);
+bool conf_view_has(const struct group_conf *c, uint64_t id, uint64_t life);
+/* Is this the core's encoding of a configuration that we can live with? */
+bool conf_valid(const uint8_t *p, size_t n);
+void conf_copy(struct raft_configuration *out,
+	       const struct raft_configuration *c);
+struct entry *conf_entry(uint32_t shard, const struct raft_configuration *c);
+
+/* raft_change.c */
+bool change_wants_run(const struct group *g);
+void change_run(struct group *g);
+bool peer_is(const struct group *g, uint64_t id, uint64_t life);
+bool self_is_member(const struct group *g);
+bool self_votes(const struct group *g); /* by the newest configuration here */
+uint64_t conf_newest_index(const struct group *g);
+void conf_applied(struct group *g, const struct entry *e);
+void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
+		      uint64_t conf_index, bool joins);
+void on_removed_heard(struct group *g, uint64_t life, uint64_t conf_index);
 
 /* raft_disk.c */
 void disk_write(struct group *g, bool vote, uint64_t truncate_from,
@@ -176,8 +219,23 @@ void msg_send(struct group *g, const struct raft_message *m);
 void msg_send_probe(struct group *g, uint64_t peer);
 void msg_held_flush(struct group *g);
 void msg_release(struct group *g);
-/* Is this the core's encoding of a configuration that we can live with? */
-bool conf_valid(const struct group *g, const uint8_t *p, size_t n);
+void msg_begin(struct group *g, enum group_msg kind);
+bool msg_post(struct group *g, uint64_t peer, struct entry *const *es,
+	       unsigned n);
+void msg_life_put(struct group *g);
+uint64_t msg_life_get(struct cursor *c);
+int msg_refuse(struct err *e, uint64_t from, const char *what);
+int msg_receive(struct group *g, uint64_t from, struct raft_message *m);
+void msg_send_joining(struct group *g, uint64_t peer, bool joins);
+void msg_send_removed(struct group *g, uint64_t peer, uint64_t life);
+
+/* raft_vote.c */
+int on_vote(struct group *g, uint64_t from, struct cursor *c, struct err *e);
+int on_vote_result(struct group *g, uint64_t from, struct cursor *c,
+		   struct err *e);
+int on_timeout_now(struct group *g, uint64_t from, struct cursor *c,
+		   struct err *e);
+void calm_down(struct group *g);
 
 /* raft_log.c */
 void raft_cache_init(struct raft_cache *c, size_t max_bytes, uint64_t next);

@@ -11,6 +11,11 @@
  *   PROBE          seq u64
  *   PROBE_RESULT   term u64, seq u64
  *   NEEDED         term u64, index u64
+ *   JOINING        life u64, index u64 of the newest configuration, joins u8
+ *   REMOVED        life u64, index u64: that replica is in no configuration since
+ *                  this one, which is committed
+ *
+ * A replica that joined puts its life (u64) behind a RESULT; a founder nothing.
  *
  * What the core must never see is stopped here: each guard names its bug. */
 #include "consensus/raft_impl.h"
@@ -26,7 +31,7 @@
 
 /* ---- out ------------------------------------------------------------------------ */
 
-static void head_begin(struct group *g, enum group_msg kind)
+void msg_begin(struct group *g, enum group_msg kind)
 {
 	buf_clear(&g->out);
 	buf_u8(&g->out, NODE_MSG_GROUP);
@@ -36,7 +41,7 @@ static void head_begin(struct group *g, enum group_msg kind)
 
 /* Nothing leaves while a term or vote of ours is not durable.  A message that is
  * lost for want of room is one that the link lost: raft sends again. */
-static bool head_send(struct group *g, uint64_t peer, struct entry *const *es,
+bool msg_post(struct group *g, uint64_t peer, struct entry *const *es,
 		      unsigned n)
 {
 	struct held_msg *h;
@@ -124,7 +129,7 @@ static bool append_one(struct group *g, uint64_t peer,
 {
 	unsigned i;
 
-	head_begin(g, GM_APPEND);
+	msg_begin(g, GM_APPEND);
 	buf_u64(&g->out, a->term);
 	buf_u64(&g->out, a->prev_log_index);
 	buf_u64(&g->out, a->prev_log_term);
@@ -134,7 +139,7 @@ static bool append_one(struct group *g, uint64_t peer,
 		buf_u64(&g->out, es[i]->term);
 		buf_u32(&g->out, es[i]->len);
 	}
-	return head_send(g, peer, es, n);
+	return msg_post(g, peer, es, n);
 }
 
 static void lag_report(struct group *g, uint64_t peer, uint64_t index)
@@ -220,6 +225,25 @@ static void append_send(struct group *g, uint64_t peer,
 	} while (left && sent);
 }
 
+/* Who answers: binaries from before there were lives send and take none. */
+void msg_life_put(struct group *g)
+{
+	if (g->cfg.life)
+		buf_u64(&g->out, g->cfg.life);
+}
+
+uint64_t msg_life_get(struct cursor *c)
+{
+	uint64_t life;
+
+	if (c->bad || !cursor_left(c))
+		return 0;
+	life = cursor_u64(c);
+	if (!life)
+		c->bad = true;
+	return life;
+}
+
 void msg_send(struct group *g, const struct raft_message *m)
 {
 	uint64_t peer = m->server_id;
@@ -230,13 +254,14 @@ void msg_send(struct group *g, const struct raft_message *m)
 		append_send(g, peer, &m->append_entries);
 		return;
 	case RAFT_APPEND_ENTRIES_RESULT:
-		head_begin(g, GM_APPEND_RESULT);
+		msg_begin(g, GM_APPEND_RESULT);
 		buf_u64(&g->out, m->append_entries_result.term);
 		buf_u64(&g->out, m->append_entries_result.rejected);
 		buf_u64(&g->out, m->append_entries_result.last_log_index);
+		msg_life_put(g);
 		break;
 	case RAFT_REQUEST_VOTE:
-		head_begin(g, GM_VOTE);
+		msg_begin(g, GM_VOTE);
 		buf_u64(&g->out, m->request_vote.term);
 		buf_u64(&g->out, m->request_vote.last_log_index);
 		buf_u64(&g->out, m->request_vote.last_log_term);
@@ -245,7 +270,7 @@ void msg_send(struct group *g, const struct raft_message *m)
 				 m->request_vote.disrupt_leader << 1));
 		break;
 	case RAFT_REQUEST_VOTE_RESULT:
-		head_begin(g, GM_VOTE_RESULT);
+		msg_begin(g, GM_VOTE_RESULT);
 		/* A pre-vote's answer repeats the asker's term and so never
 		 * teaches a higher one (B18). */
 		buf_u64(&g->out, g->prevote_from == peer
@@ -254,9 +279,10 @@ void msg_send(struct group *g, const struct raft_message *m)
 		buf_u8(&g->out,
 		       (uint8_t)(m->request_vote_result.pre_vote |
 				 m->request_vote_result.vote_granted << 1));
+		msg_life_put(g);
 		break;
 	case RAFT_TIMEOUT_NOW:
-		head_begin(g, GM_TIMEOUT_NOW);
+		msg_begin(g, GM_TIMEOUT_NOW);
 		buf_u64(&g->out, m->timeout_now.term);
 		buf_u64(&g->out, m->timeout_now.last_log_index);
 		buf_u64(&g->out, m->timeout_now.last_log_term);
@@ -269,66 +295,41 @@ void msg_send(struct group *g, const struct raft_message *m)
 	default:
 		WRONG("unknown message from the core");
 	}
-	head_send(g, peer, NULL, 0);
+	msg_post(g, peer, NULL, 0);
 }
 
 void msg_send_probe(struct group *g, uint64_t peer)
 {
-	head_begin(g, GM_PROBE);
+	msg_begin(g, GM_PROBE);
 	buf_u64(&g->out, g->probe_seq);
-	head_send(g, peer, NULL, 0);
+	msg_post(g, peer, NULL, 0);
+}
+
+void msg_send_joining(struct group *g, uint64_t peer, bool joins)
+{
+	msg_begin(g, GM_JOINING);
+	buf_u64(&g->out, g->cfg.life);
+	buf_u64(&g->out, conf_newest_index(g));
+	buf_u8(&g->out, joins);
+	msg_post(g, peer, NULL, 0);
+}
+
+void msg_send_removed(struct group *g, uint64_t peer, uint64_t life)
+{
+	msg_begin(g, GM_REMOVED);
+	buf_u64(&g->out, life);
+	buf_u64(&g->out, g->conf.index);
+	msg_post(g, peer, NULL, 0);
 }
 
 /* ---- in ------------------------------------------------------------------------- */
 
-static int refuse(struct err *e, uint64_t from, const char *what)
+int msg_refuse(struct err *e, uint64_t from, const char *what)
 {
 	return err_set(e, ERR_PROTOCOL, "%s from node %" PRIu64, what, from);
 }
 
-/* The core's decoder trusts its input: version u8, n u64, then id u64, address
- * with NUL, role u8 each, zero padding to 8 bytes. */
-bool conf_valid(const struct group *g, const uint8_t *p, size_t n)
-{
-	struct cursor c = cursor_of(p, n);
-	uint64_t seen = 0, count, i;
-	unsigned voters = 0;
-
-	if (cursor_u8(&c) != 1)
-		return false;
-	count = cursor_u64(&c);
-	if (c.bad || count < 1 || count > 2 * GROUP_VOTERS_MAX)
-		return false;
-	for (i = 0; i < count; i++) {
-		uint64_t id = cursor_u64(&c);
-		char want[24];
-		const uint8_t *addr;
-		uint8_t role;
-
-		if (c.bad || id < 1 || id >= NET_NODE_MAX || seen >> id & 1)
-			return false;
-		seen |= 1ull << id;
-		raft_addr(want, id);
-		addr = cursor_bytes(&c, strlen(want) + 1);
-		if (!addr || memcmp(addr, want, strlen(want) + 1))
-			return false;
-		role = cursor_u8(&c);
-		/* A spare makes the leader's timer spin (B6). */
-		if (c.bad || (role != RAFT_VOTER && role != RAFT_STANDBY))
-			return false;
-		voters += role == RAFT_VOTER;
-	}
-	if (cursor_left(&c) > 7)
-		return false;
-	while (cursor_left(&c))
-		if (cursor_u8(&c))
-			return false;
-	/* Shrunk to one voter, that voter leads without a new term (B5). */
-	return voters >= 1 &&
-	       (voters >= 2 || conf_voters(&g->raft.configuration) < 2);
-}
-
-static int receive(struct group *g, uint64_t from, struct raft_message *m)
+int msg_receive(struct group *g, uint64_t from, struct raft_message *m)
 {
 	struct raft_event ev = { 0 };
 
@@ -339,45 +340,17 @@ static int receive(struct group *g, uint64_t from, struct raft_message *m)
 	return core_step(g, &ev);
 }
 
-/* ---- a leader that is gone --------------------------------------------------------
- * A link that breaks tells of a dead process at once, a silent leader only after an
- * election timeout.  Whoever loses the link to its leader asks for votes within a
- * third of that; where the leader lives, the others' pre-votes refuse. */
-
-static void hurry_up(struct group *g)
-{
-	unsigned spread = g->cfg.election_ms / 4;
-	uint64_t at = group_now(g) - g->raft.election_timer_start +
-		      g->cfg.election_ms / 20 + rand_below(g->rand, spread + 1);
-
-	if (at >= g->raft.follower_state.randomized_election_timeout)
-		return;
-	g->raft.follower_state.randomized_election_timeout = (unsigned)at;
-	g->hurried = true;
-}
-
-/* A leader was heard: the core keeps the short timeout, which is for once only. */
-static void calm_down(struct group *g)
-{
-	if (!g->hurried)
-		return;
-	g->hurried = false;
-	if (g->raft.state == RAFT_FOLLOWER)
-		g->raft.follower_state.randomized_election_timeout =
-			g->cfg.election_ms +
-			(unsigned)rand_below(g->rand, g->cfg.election_ms);
-}
-
 /* B1, B2: the core answers an append of a lower term with whatever is on its
  * stack as last index, and a leader elected in our term would commit by it. */
 static void append_refuse_stale(struct group *g, uint64_t from)
 {
 	g->dropped_stale++;
-	head_begin(g, GM_APPEND_RESULT);
+	msg_begin(g, GM_APPEND_RESULT);
 	buf_u64(&g->out, raft_current_term(&g->raft));
 	buf_u64(&g->out, UINT64_MAX);
 	buf_u64(&g->out, 0);
-	head_send(g, from, NULL, 0);
+	msg_life_put(g);
+	msg_post(g, from, NULL, 0);
 }
 
 struct append {
@@ -386,8 +359,7 @@ struct append {
 	const uint8_t *table, *payloads;
 };
 
-static const char *append_decode(const struct group *g, struct cursor *c,
-				 struct append *a)
+static const char *append_decode(struct cursor *c, struct append *a)
 {
 	uint64_t last_term;
 	uint32_t i;
@@ -422,7 +394,7 @@ static const char *append_decode(const struct group *g, struct cursor *c,
 			return "short append";
 		if (p[0] < GROUP_COMMAND || p[0] > GROUP_CHANGE)
 			return "entry of unknown type";
-		if (p[0] == GROUP_CHANGE && !conf_valid(g, p + 1, len - 1))
+		if (p[0] == GROUP_CHANGE && !conf_valid(p + 1, len - 1))
 			return "refused configuration";
 	}
 	return cursor_done(c) ? NULL : "append with trailing bytes";
@@ -458,6 +430,27 @@ static void append_trim(struct group *g, struct append *a)
 		a->n = 0;
 }
 
+/* A change that follows another one proves that one committed: its leader made it
+ * only then.  The core goes back to the last configuration that it knows to be
+ * committed when a tail is cut, and must know of it (B4); entry 1 is committed by
+ * agreement. */
+static void append_commit_change(struct group *g, uint64_t from, uint64_t term,
+				 uint64_t prev, uint64_t prev_term)
+{
+	struct raft_message m = { .type = RAFT_APPEND_ENTRIES };
+	struct raft_append_entries *ae = &m.append_entries;
+
+	if (!g->n_changes || g->changes[g->n_changes - 1] > prev ||
+	    g->changes[g->n_changes - 1] <= raft_commit_index(&g->raft) ||
+	    log_term(g, prev) != prev_term)
+		return;
+	ae->term = term;
+	ae->prev_log_index = prev;
+	ae->prev_log_term = prev_term;
+	ae->leader_commit = g->changes[g->n_changes - 1];
+	msg_receive(g, from, &m);
+}
+
 /* One step per piece, so that each change is the first entry of its step: the
  * core gives a change the index of the first (B4). */
 static void append_pieces(struct group *g, uint64_t from,
@@ -481,6 +474,14 @@ static void append_pieces(struct group *g, uint64_t from,
 		ae->prev_log_index = a->prev + at;
 		ae->prev_log_term = prev_term;
 		ae->leader_commit = a->commit;
+		if (end > at && re[at].type == RAFT_CHANGE) {
+			append_commit_change(g, from, a->term, a->prev + at,
+					     prev_term);
+			if (g->broken)
+				break;
+		}
+		if (!ae->prev_log_index && end > at && !ae->leader_commit)
+			ae->leader_commit = 1;
 		ae->n_entries = end - at;
 		/* B3: a low probe would move the core's commit index back, and
 		 * with it what it defends against conflicts. */
@@ -501,7 +502,7 @@ static void append_pieces(struct group *g, uint64_t from,
 		g->in_entries = es + at;
 		g->in_n = end - at;
 		g->in_batch = true;
-		receive(g, from, &m);
+		msg_receive(g, from, &m);
 		g->in_raft = NULL;
 		g->in_n = 0;
 		at = end;
@@ -514,11 +515,11 @@ static int on_append(struct group *g, uint64_t from, struct cursor *c,
 	struct entry *small[16], **es = small;
 	struct raft_entry small_re[16], *re = small_re;
 	struct append a;
-	const char *why = append_decode(g, c, &a);
+	const char *why = append_decode(c, &a);
 	uint32_t i;
 
 	if (why)
-		return refuse(e, from, why);
+		return msg_refuse(e, from, why);
 	if (a.term < raft_current_term(&g->raft)) {
 		append_refuse_stale(g, from);
 		return 0;
@@ -527,8 +528,9 @@ static int on_append(struct group *g, uint64_t from, struct cursor *c,
 		log_event(LOG_ERROR, "two_leaders",
 			  "shard=%u term=%" PRIu64 " peer=%" PRIu64,
 			  g->cfg.shard, a.term, from);
-		return refuse(e, from, "append of our own term");
+		return msg_refuse(e, from, "append of our own term");
 	}
+	g->heard_leader_ms = group_now(g);
 	append_trim(g, &a);
 	if (a.n > 16) {
 		es = xmalloc(a.n * sizeof *es);
@@ -566,13 +568,21 @@ static int on_append_result(struct group *g, uint64_t from, struct cursor *c,
 	struct raft_message m = { .type = RAFT_APPEND_ENTRIES_RESULT };
 	struct raft_append_entries_result *r = &m.append_entries_result;
 	raft_index match = 0;
+	uint64_t life;
 
 	r->version = 2;
 	r->term = cursor_u64(c);
 	r->rejected = cursor_u64(c);
 	r->last_log_index = cursor_u64(c);
+	life = msg_life_get(c);
 	if (!cursor_done(c) || !r->term)
-		return refuse(e, from, "malformed append result");
+		return msg_refuse(e, from, "malformed append result");
+	/* What another replica on that node has, a member's successor has not. */
+	if (!peer_is(g, from, life)) {
+		g->dropped_strange++;
+		return 0;
+	}
+	g->peers[from].heard_ms = group_now(g);
 	if (r->rejected) {
 		/* It has not kept what we sent. */
 		g->peers[from].sent_upto = 0;
@@ -584,73 +594,8 @@ static int on_append_result(struct group *g, uint64_t from, struct cursor *c,
 			return 0;
 		}
 	}
-	receive(g, from, &m);
+	msg_receive(g, from, &m);
 	transfer_poll(g);
-	return 0;
-}
-
-static int on_vote(struct group *g, uint64_t from, struct cursor *c,
-		   struct err *e)
-{
-	struct raft_message m = { .type = RAFT_REQUEST_VOTE };
-	struct raft_request_vote *v = &m.request_vote;
-	uint8_t flags;
-
-	v->version = 2;
-	v->candidate_id = from;
-	v->term = cursor_u64(c);
-	v->last_log_index = cursor_u64(c);
-	v->last_log_term = cursor_u64(c);
-	flags = cursor_u8(c);
-	if (!cursor_done(c) || !v->term || flags > 3)
-		return refuse(e, from, "malformed vote request");
-	v->pre_vote = flags & 1;
-	v->disrupt_leader = flags & 2;
-	/* [HOLD] A restarted server may have forgotten a leader that counts on
-	 * its silence; a transfer is that leader's own wish. */
-	if (group_now(g) < g->hold_until_ms && !v->disrupt_leader)
-		return 0;
-	if (v->pre_vote && v->term < raft_current_term(&g->raft))
-		g->prevote_from = from;
-	receive(g, from, &m);
-	g->prevote_from = 0;
-	return 0;
-}
-
-static int on_vote_result(struct group *g, uint64_t from, struct cursor *c,
-			  struct err *e)
-{
-	struct raft_message m = { .type = RAFT_REQUEST_VOTE_RESULT };
-	struct raft_request_vote_result *r = &m.request_vote_result;
-	uint8_t flags;
-
-	r->version = 2;
-	r->term = cursor_u64(c);
-	flags = cursor_u8(c);
-	if (!cursor_done(c) || !r->term || flags > 3)
-		return refuse(e, from, "malformed vote result");
-	r->pre_vote = flags & 1;
-	r->vote_granted = flags & 2;
-	/* B16: elsewhere the core reads a candidate's flag from other bytes. */
-	if (g->raft.state != RAFT_CANDIDATE)
-		return 0;
-	if (r->vote_granted && r->term > raft_current_term(&g->raft) + 1)
-		return refuse(e, from, "vote for a term that was not asked for");
-	receive(g, from, &m);
-	return 0;
-}
-
-static int on_timeout_now(struct group *g, uint64_t from, struct cursor *c,
-			  struct err *e)
-{
-	struct raft_message m = { .type = RAFT_TIMEOUT_NOW };
-
-	m.timeout_now.term = cursor_u64(c);
-	m.timeout_now.last_log_index = cursor_u64(c);
-	m.timeout_now.last_log_term = cursor_u64(c);
-	if (!cursor_done(c) || !m.timeout_now.term)
-		return refuse(e, from, "malformed timeout-now");
-	receive(g, from, &m);
 	return 0;
 }
 
@@ -660,11 +605,12 @@ static int on_probe(struct group *g, uint64_t from, struct cursor *c,
 	uint64_t seq = cursor_u64(c);
 
 	if (!cursor_done(c))
-		return refuse(e, from, "malformed probe");
-	head_begin(g, GM_PROBE_RESULT);
+		return msg_refuse(e, from, "malformed probe");
+	msg_begin(g, GM_PROBE_RESULT);
 	buf_u64(&g->out, raft_current_term(&g->raft));
 	buf_u64(&g->out, seq);
-	head_send(g, from, NULL, 0);
+	msg_life_put(g);
+	msg_post(g, from, NULL, 0);
 	return 0;
 }
 
@@ -677,13 +623,13 @@ void group_tell_needed(struct group *g)
 
 	if (g->broken || !g->net || !group_leads(g))
 		return;
-	head_begin(g, GM_NEEDED);
+	msg_begin(g, GM_NEEDED);
 	buf_u64(&g->out, raft_current_term(&g->raft));
 	buf_u64(&g->out, group_needed_index(g));
 	for (i = 0; i < c->n; i++)
 		if (c->servers[i].id != g->cfg.self &&
 		    g->net->ops->is_up(g->net, c->servers[i].id))
-			head_send(g, c->servers[i].id, NULL, 0);
+			msg_post(g, c->servers[i].id, NULL, 0);
 }
 
 static int on_needed(struct group *g, uint64_t from, struct cursor *c,
@@ -693,9 +639,46 @@ static int on_needed(struct group *g, uint64_t from, struct cursor *c,
 
 	/* 0: a leader that has not heard of all followers yet. */
 	if (!cursor_done(c) || !term)
-		return refuse(e, from, "malformed needed index");
+		return msg_refuse(e, from, "malformed needed index");
 	if (term == raft_current_term(&g->raft) && !group_leads(g))
 		g->needed = index;
+	return 0;
+}
+
+static int on_probe_result(struct group *g, uint64_t from, struct cursor *c,
+			   struct err *e)
+{
+	uint64_t term = cursor_u64(c), seq = cursor_u64(c), life = msg_life_get(c);
+
+	if (!cursor_done(c))
+		return msg_refuse(e, from, "malformed probe result");
+	if (peer_is(g, from, life))
+		reads_on_probe_result(g, from, term, seq);
+	else
+		g->dropped_strange++;
+	return 0;
+}
+
+static int on_joining(struct group *g, uint64_t from, struct cursor *c,
+		      struct err *e)
+{
+	uint64_t life = cursor_u64(c), index = cursor_u64(c);
+	uint8_t joins = cursor_u8(c);
+
+	if (!cursor_done(c) || joins > 1 || (joins && !life))
+		return msg_refuse(e, from, "malformed word of a joining replica");
+	on_joining_heard(g, from, life, index, joins);
+	return 0;
+}
+
+static int on_removed(struct group *g, uint64_t from, struct cursor *c,
+		      struct err *e)
+{
+	uint64_t life = cursor_u64(c), index = cursor_u64(c);
+
+	if (!cursor_done(c) || !index)
+		return msg_refuse(e, from, "malformed word of a removal");
+	on_removed_heard(g, life, index);
 	return 0;
 }
 
@@ -703,10 +686,9 @@ int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 		  struct err *e)
 {
 	struct cursor c = cursor_of(p, n);
-	uint64_t term, seq;
 
 	if (from < 1 || from >= NET_NODE_MAX || from == g->cfg.self)
-		return refuse(e, from, "message");
+		return msg_refuse(e, from, "message");
 	if (g->broken || g->frozen)
 		return 0;
 	switch (cursor_u8(&c)) {
@@ -725,108 +707,12 @@ int group_receive(struct group *g, uint64_t from, const uint8_t *p, size_t n,
 	case GM_NEEDED:
 		return on_needed(g, from, &c, e);
 	case GM_PROBE_RESULT:
-		term = cursor_u64(&c);
-		seq = cursor_u64(&c);
-		if (!cursor_done(&c))
-			return refuse(e, from, "malformed probe result");
-		reads_on_probe_result(g, from, term, seq);
-		return 0;
+		return on_probe_result(g, from, &c, e);
+	case GM_JOINING:
+		return on_joining(g, from, &c, e);
+	case GM_REMOVED:
+		return on_removed(g, from, &c, e);
 	default:
-		return refuse(e, from, "unknown message kind");
+		return msg_refuse(e, from, "unknown message kind");
 	}
-}
-
-/* ---- snapshots -------------------------------------------------------------------- */
-
-/* What is committed is in every leader's log, what is durable is ours to vouch for. */
-void group_tell_matched(struct group *g, uint64_t peer)
-{
-	uint64_t upto = g->commit < g->durable ? g->commit : g->durable;
-
-	if (g->broken || g->frozen || g->raft.state != RAFT_FOLLOWER || !upto)
-		return;
-	head_begin(g, GM_APPEND_RESULT);
-	buf_u64(&g->out, raft_current_term(&g->raft));
-	buf_u64(&g->out, 0);
-	buf_u64(&g->out, upto);
-	head_send(g, peer, NULL, 0);
-}
-
-void group_tell_at_contact(struct group *g)
-{
-	g->tell = true;
-}
-
-uint64_t group_take_lagging(struct group *g)
-{
-	uint64_t lagging = group_leads(g) ? g->lagging : 0;
-
-	g->lagging = 0;
-	return lagging;
-}
-
-bool group_leads_on(const struct group *g, uint64_t index)
-{
-	return index >= g->trail_first || index == g->snap_index;
-}
-
-void group_offered(struct group *g, uint64_t peer, uint64_t index)
-{
-	g->peers[peer].offered = index;
-}
-
-bool group_wants_snapshot(const struct group *g, uint64_t index, uint64_t term)
-{
-	uint64_t have = g->commit < g->durable ? g->commit : g->durable;
-
-	return !g->broken && !group_leads(g) && index > have &&
-	       index > g->applied && log_term(g, index) != term;
-}
-
-void group_freeze(struct group *g, bool on)
-{
-	g->frozen = on;
-}
-
-void group_void(struct group *g)
-{
-	g->frozen = g->voided = true;
-}
-
-bool group_quiet(const struct group *g)
-{
-	LIST_FOREACH(it, &g->reqs)
-		if (container_of(it, struct disk_req, link)->submitted)
-			return false;
-	return true;
-}
-
-/* ---- links ----------------------------------------------------------------------- */
-
-static void peer_reset(struct group *g, uint64_t peer)
-{
-	struct group_peer *p = &g->peers[peer];
-	bool reported = p->lag_reported;
-	uint64_t seq = p->probe_seq;
-
-	memset(p, 0, sizeof *p);
-	p->lag_reported = reported;
-	p->probe_seq = seq;
-}
-
-void group_peer_up(struct group *g, uint64_t peer)
-{
-	AN(peer > 0 && peer < NET_NODE_MAX);
-	peer_reset(g, peer);
-	if (group_leads(g))
-		reads_resend(g, peer);
-}
-
-void group_peer_down(struct group *g, uint64_t peer)
-{
-	AN(peer > 0 && peer < NET_NODE_MAX);
-	peer_reset(g, peer);
-	if (!g->broken && g->raft.state == RAFT_FOLLOWER &&
-	    g->raft.follower_state.current_leader.id == peer)
-		hurry_up(g);
 }

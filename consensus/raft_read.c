@@ -168,7 +168,9 @@ int group_transfer(struct group *g, uint64_t to)
 {
 	if (!group_leads(g))
 		return ERR_NOT_LEADER;
-	if (g->xfer_to || raft_transferee(&g->raft))
+	/* A change that is under way would lose its outcome. */
+	if (g->xfer_to || raft_transferee(&g->raft) ||
+	    (g->chg && !g->chg_applied))
 		return ERR_BUSY;
 	if (to == g->cfg.self || !conf_has_voter(&g->raft.configuration, to))
 		return ERR_NOT_FOUND;

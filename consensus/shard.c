@@ -314,7 +314,7 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 		drop_all(s);
 }
 
-static const struct group_ops shard_group_ops = { on_apply, on_state };
+static const struct group_ops shard_group_ops = { on_apply, on_state, NULL };
 
 /* ---- queries ------------------------------------------------------------------ */
 
@@ -701,6 +701,8 @@ static int open_group(struct shard *s, struct err *e)
 		.applied_index = m->applied_index,
 		.applied_term = m->applied_term,
 		.n_voters = n->cfg.n_members,
+		.conf = m->conf,
+		.conf_len = m->conf_len,
 		.conf_index = m->conf_index,
 	};
 

@@ -26,6 +26,8 @@ static int rig_send(struct net *net, uint64_t peer, const void *head,
 	AN(cursor_u8(&c) == NODE_MSG_GROUP && cursor_u32(&c) == RIG_SHARD);
 	m->kind = (enum group_msg)cursor_u8(&c);
 	m->peer = peer;
+	if (m->kind == GM_JOINING || m->kind == GM_REMOVED)
+		m->life = cursor_u64(&c);
 	if (m->kind != GM_PROBE)
 		m->term = cursor_u64(&c);
 	switch (m->kind) {
@@ -58,9 +60,18 @@ static int rig_send(struct net *net, uint64_t peer, const void *head,
 	case GM_PROBE_RESULT:
 		m->seq = cursor_u64(&c);
 		break;
+	case GM_JOINING:
+		m->flags = cursor_u8(&c);
+		break;
+	case GM_REMOVED:
+		break;
 	default:
 		WRONG("unknown message kind");
 	}
+	if (cursor_left(&c) && (m->kind == GM_APPEND_RESULT ||
+				m->kind == GM_VOTE_RESULT ||
+				m->kind == GM_PROBE_RESULT))
+		m->life = cursor_u64(&c);
 	AN(cursor_done(&c));
 	return 0;
 }
@@ -130,7 +141,16 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 	r->role = role;
 }
 
-static const struct group_ops ops = { on_apply, on_state };
+static void on_conf(void *arg, const struct group_conf *c)
+{
+	struct rig *r = arg;
+
+	AN(c->index == r->applied);
+	r->conf = *c;
+	r->n_confs++;
+}
+
+static const struct group_ops ops = { on_apply, on_state, on_conf };
 
 static void on_fatal(void *arg, const struct err *e)
 {
@@ -145,7 +165,9 @@ static void start(struct rig *r)
 				     .file_size = 256u << 10,
 				     .max_bytes = 64u << 20,
 				     .queue_bytes = 8u << 20 };
-	struct group_config gc = { .shard = RIG_SHARD, .self = r->self };
+	struct group_config gc = { .shard = RIG_SHARD,
+				   .self = r->self,
+				   .life = r->life };
 	struct group_boot boot = { .n_voters = r->voters };
 	struct err e = { 0 };
 	unsigned i;
@@ -162,7 +184,8 @@ static void start(struct rig *r)
 	rig_turn(r);
 }
 
-void rig_open(struct rig *r, unsigned voters)
+static void open_as(struct rig *r, uint64_t self, uint64_t life,
+		    unsigned voters)
 {
 	static const struct disk_sim_config disk = { .write_min_us = 1000,
 						     .write_max_us = 1000,
@@ -174,10 +197,21 @@ void rig_open(struct rig *r, unsigned voters)
 	rand_seeded(&r->rand, 5);
 	r->medium = disk_sim_new(&r->sim, 1, 5, &disk);
 	r->net.ops = &rig_net;
-	r->self = 1;
+	r->self = self;
+	r->life = life;
 	r->voters = voters;
 	start(r);
 	rig_run_ms(r, 10);
+}
+
+void rig_open(struct rig *r, unsigned voters)
+{
+	open_as(r, 1, 0, voters);
+}
+
+void rig_open_joiner(struct rig *r, uint64_t life)
+{
+	open_as(r, 4, life, 0);
 }
 
 static void stop(struct rig *r)
@@ -302,6 +336,35 @@ int rig_ack(struct rig *r, uint64_t from, uint64_t term, uint64_t rejected,
 	buf_u64(&b, term);
 	buf_u64(&b, rejected);
 	buf_u64(&b, last);
+	if (r->says_life)
+		buf_u64(&b, r->says_life);
+	return receive(r, from, &b);
+}
+
+void rig_life(struct rig *r, uint64_t life)
+{
+	r->says_life = life;
+}
+
+int rig_joining(struct rig *r, uint64_t from, uint64_t life, uint64_t index,
+		unsigned joins)
+{
+	struct buf b = BUF_INIT;
+
+	buf_u8(&b, GM_JOINING);
+	buf_u64(&b, life);
+	buf_u64(&b, index);
+	buf_u8(&b, (uint8_t)joins);
+	return receive(r, from, &b);
+}
+
+int rig_removed(struct rig *r, uint64_t from, uint64_t life, uint64_t index)
+{
+	struct buf b = BUF_INIT;
+
+	buf_u8(&b, GM_REMOVED);
+	buf_u64(&b, life);
+	buf_u64(&b, index);
 	return receive(r, from, &b);
 }
 
@@ -325,6 +388,8 @@ int rig_vote_result(struct rig *r, uint64_t from, uint64_t term, unsigned flags)
 	buf_u8(&b, GM_VOTE_RESULT);
 	buf_u64(&b, term);
 	buf_u8(&b, (uint8_t)flags);
+	if (r->says_life)
+		buf_u64(&b, r->says_life);
 	return receive(r, from, &b);
 }
 
@@ -350,6 +415,30 @@ void rig_elect(struct rig *r)
 	rig_run_ms(r, 5); /* its own vote is on disk */
 	AZ(rig_vote_result(r, 2, term + 1, RIG_GRANTED));
 	AN(r->role == GROUP_LEADER);
+}
+
+struct entry *rig_conf(const char *spec)
+{
+	struct raft_configuration c;
+	struct entry *e;
+
+	raft_configuration_init(&c);
+	while (*spec) {
+		char *end, addr[24], role;
+		uint64_t id = strtoull(spec, &end, 10), life = 0;
+
+		role = *end++;
+		if (*end == '.')
+			life = strtoull(end + 1, &end, 16);
+		AZ(raft_configuration_add(&c, id, conf_addr(addr, id, life),
+					  role == 'v'	? RAFT_VOTER
+					  : role == 's' ? RAFT_STANDBY
+							: RAFT_SPARE));
+		spec = end + (*end == ' ');
+	}
+	e = conf_entry(RIG_SHARD, &c);
+	raft_configuration_close(&c);
+	return e;
 }
 
 struct entry *rig_command(void)

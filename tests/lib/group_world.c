@@ -157,7 +157,7 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 		check_leader(n->w, n);
 }
 
-static const struct group_ops ops = { on_apply, on_state };
+static const struct group_ops ops = { on_apply, on_state, NULL };
 
 /* ---- a node -------------------------------------------------------------------- */
 

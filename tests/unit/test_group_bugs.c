@@ -227,25 +227,40 @@ static void test_b04_change_is_rolled_back(void **state)
 	rig_close(&r);
 }
 
-/* No configuration with one voter is taken from a peer: that voter would lead
- * without a new term. */
-static void test_b05_never_below_two_voters(void **state)
+/* A follower that becomes the only voter asks nobody, and the core would have it
+ * lead in the term that its leader led in: it takes a new one, and its vote is on
+ * the disk before anything else. */
+static void test_b05_lone_voter_takes_a_new_term(void **state)
 {
-	static const char *const bad[] = { "v", "vss", "sss" };
+	static const char *const bad[] = { "sss", "vvp" };
+	struct entry *e;
 	const uint64_t terms[1] = { 2 };
 	unsigned i;
 
 	(void)state;
 	rig_open(&r, 3);
-	for (i = 0; i < 3; i++) {
-		struct entry *e = rig_change(bad[i]);
-
+	for (i = 0; i < 2; i++) {
+		e = rig_change(bad[i]);
 		assert_int_equal(rig_append(&r, 2, 2, 1, 1, 1, 1, terms, &e),
 				 ERR_PROTOCOL);
 		entry_unref(e);
 	}
 	assert_int_equal(info().last_index, 1);
-	assert_int_equal(r.g->raft.configuration.n, 3);
+	e = rig_change("vss");
+	assert_int_equal(rig_append(&r, 2, 2, 1, 1, 1, 1, terms, &e), 0);
+	entry_unref(e);
+	rig_run_ms(&r, 10);
+	assert_int_equal(term(), 2);
+	while (r.role != GROUP_LEADER)
+		rig_timeout(&r);
+	assert_int_equal(term(), 3);
+	rig_run_ms(&r, 10);
+	assert_int_equal(journal_shard(r.journal, RIG_SHARD)->term, 3);
+	assert_int_equal(journal_shard(r.journal, RIG_SHARD)->vote, 1);
+	/* The same after a restart, by the log alone. */
+	rig_reopen(&r);
+	assert_int_equal(r.role, GROUP_LEADER);
+	assert_int_equal(term(), 4);
 	rig_close(&r);
 }
 
@@ -867,7 +882,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_b03_commit_never_goes_back),
 	T(test_b04_change_inside_a_batch),
 	T(test_b04_change_is_rolled_back),
-	T(test_b05_never_below_two_voters),
+	T(test_b05_lone_voter_takes_a_new_term),
 	T(test_b06_no_spares_no_spinning),
 	T(test_b08_checkpoint_twice),
 	T(test_b09_append_below_the_compaction_point),
