@@ -140,8 +140,10 @@ static bool pins(const struct journal *j, uint32_t old, uint32_t shard)
 /* How much of the last file a request may take.  Each is a page at the worst, and
  * other shards may vote, mark and install any number of times while one of them pins
  * the oldest file: entries of that one leave the last three sixteenths, votes and
- * barriers the last eighth, and all but what that one marks, voids or installs the
- * last sixteenth. */
+ * barriers of others the last eighth, and all but what that one marks, voids or
+ * installs the last sixteenth.  Its votes are of more use than others': with one
+ * that waits it answers nobody, and is not even offered the snapshot that would make
+ * room. */
 static uint64_t small_room(const struct journal *j, uint32_t old,
 			   const struct journal_req *r, bool entries)
 {
@@ -152,10 +154,11 @@ static uint64_t small_room(const struct journal *j, uint32_t old,
 	room = j->cfg.file_size - j->cur_off;
 	if (entries)
 		keep = j->cfg.file_size / 16 * 3;
-	else if (!r->has_mark && !r->install && !r->truncate_from)
-		keep = j->cfg.file_size / 8;
-	else
+	else if (r->has_mark || r->install || r->truncate_from)
 		keep = pins(j, old, r->shard) ? 0 : j->cfg.file_size / 16;
+	else
+		keep = pins(j, old, r->shard) ? j->cfg.file_size / 16
+					      : j->cfg.file_size / 8;
 	return room > keep ? room - keep : 0;
 }
 

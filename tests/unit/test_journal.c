@@ -640,12 +640,12 @@ static void test_what_pins_goes_first(void **state)
 {
 	enum { REQS = 2000, LEN = 8000, BIG = 60000 };
 	struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
-	struct journal_req pinned[16], mark[2] = {
+	struct journal_req pinned[16], vote[16], mark[2] = {
 		{ .shard = 0, .has_mark = true, .mark_term = 1, .cb = on_filled },
 		{ .shard = 1, .has_mark = true, .mark_term = 1, .cb = on_filled },
 	};
 	struct world *w = xmalloc(sizeof *w);
-	unsigned n = 0, done = 0, freed = 0, k;
+	unsigned n = 0, done = 0, freed = 0, votes = 0, own_votes = 0, k;
 	uint64_t last = 0;
 
 	(void)state;
@@ -681,8 +681,24 @@ static void test_what_pins_goes_first(void **state)
 	assert_true(w->j->cur_off <= w->cfg.file_size / 16 * 13);
 	assert_int_equal(journal_shard(w->j, 0)->last_index, k);
 	assert_int_equal(journal_shard(w->j, 1)->last_index, last - 1);
+	/* Votes of the others end where one of its own still goes. */
+	for (k = 0; k < 15 && votes == k; k++) {
+		vote[k] = (struct journal_req){ .shard = 1, .has_vote = true,
+						.term = 2 + k, .vote = 1,
+						.cb = on_filled, .arg = &votes };
+		assert_int_equal(journal_submit(w->j, &vote[k]), 0);
+		settle(w);
+	}
+	assert_true(votes > 1 && votes < 15);
+	vote[15] = (struct journal_req){ .shard = 0, .has_vote = true, .term = 2,
+					 .vote = 1, .cb = on_filled,
+					 .arg = &own_votes };
+	assert_int_equal(journal_submit(w->j, &vote[15]), 0);
+	settle(w);
+	assert_int_equal(own_votes, 1);
+	assert_int_equal(votes, k - 1);
 	/* Committed, applied and in a checkpoint: the ring goes on. */
-	mark[0].mark_index = k;
+	mark[0].mark_index = journal_shard(w->j, 0)->last_index;
 	mark[0].arg = &freed;
 	assert_int_equal(journal_submit(w->j, &mark[0]), 0);
 	settle(w);
