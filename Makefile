@@ -6,6 +6,8 @@
 #     make sim SEEDS=300, make sim SEED=17, make scenario ONLY='leader'
 # make fuzz          every fuzz target FUZZ_SECONDS=120 (ONLY=frame for one)
 # make sanitize      unit, sim and scenario with ASan and UBSan, then with TSan
+# make torture       real nodes lose processes, power and net, MINUTES=30 (SEED=n;
+#                    as root; ARGS=--list: the kinds of faults, ARGS=--prove)
 # make planted       plants bugs, and the simulator must catch each
 # make interop       clients of other people: curl, ws, websockets, Chromium
 # make cluster       three nodes on loopback, mutual TLS; make cluster-stop
@@ -140,6 +142,12 @@ build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/libproduct.a $(
 	$(Q)$(CLANG) -fsanitize=fuzzer,$(FUZZ_SAN) -Wl,--as-needed -o $@ \
 		$(filter %.o,$^) build/fuzz/libproduct.a $(LIBS) -lcmocka
 
+# Preloaded into quipud by tests/torture: it makes disks fail and clocks jump.
+$(B)/torture-shim.so: tests/torture/shim.c
+	@echo "  LINK    $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(LANGUAGE) $(WARN) -g -O2 -fPIC -shared -MF $@.d \
+		-MT $@ -o $@ $<
+
 # Objects are kept although pattern rules chain through them.
 .PRECIOUS: $(B)/obj/%.o build/asan/obj/%.o build/fuzz/obj/%.o
 
@@ -177,14 +185,14 @@ build/deps/.done: tools/dev/deps | build/.setup
 $(DEPS_LIBS): build/deps/.done ;
 
 # A static pattern: make looks for no pattern rule of a phony target.
-SETUPS = setup-fuzz setup-tidy setup-fresh setup-interop
+SETUPS = setup-fuzz setup-tidy setup-fresh setup-interop setup-torture
 .PHONY: $(SETUPS)
 $(SETUPS): setup-%:
 	$(Q)tools/dev/setup $*
 
 # ---- tests (tools/dev/tests counts and reports)
 
-.PHONY: test unit sim scenario sanitize fuzz fuzz-smoke planted interop replays
+.PHONY: test unit sim scenario sanitize fuzz fuzz-smoke planted interop replays torture
 RUN_TESTS = $(Q)B=$(B) ONLY='$(ONLY)' SEEDS='$(SEEDS)' SEED='$(SEED)' \
 	PYTHON=$(PYTHON) tools/dev/tests
 
@@ -196,13 +204,13 @@ replays: | build/.setup build/deps/.done
 	$(Q)$(MAKE) --no-print-directory MODE=asan replays
 endif
 
-test: programs $(UNITS:%=$(B)/%) $(if $(SIM),$(B)/quipu-sim) replays
+test: programs $(B)/torture-shim.so $(UNITS:%=$(B)/%) $(if $(SIM),$(B)/quipu-sim) replays
 	$(RUN_TESTS) unit fuzz-smoke sim scenario
 unit: $(UNITS:%=$(B)/%)
 	$(RUN_TESTS) unit
 sim: $(B)/quipu-sim
 	$(RUN_TESTS) sim
-scenario: programs
+scenario: programs $(B)/torture-shim.so
 	$(RUN_TESTS) scenario
 # Both modes run, also when the first one finds something.
 sanitize:
@@ -221,6 +229,10 @@ planted: $(B)/quipu-sim
 	$(Q)B=$(B) tools/dev/planted
 interop: programs setup-interop
 	$(RUN_TESTS) interop
+MINUTES ?= 30
+torture: programs $(B)/torture-shim.so setup-torture
+	$(Q)B=$(B) PYTHON=$(PYTHON) tools/dev/torture --minutes $(MINUTES) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # ---- running
 
