@@ -307,8 +307,8 @@ static uint64_t preferred(const struct node *n, uint32_t shard)
 	return n->cfg.members[shard % n->cfg.n_members];
 }
 
-static bool peer_fit(struct node *n, struct shard *s, uint64_t peer,
-		     uint64_t now_ms, uint64_t up_ms)
+bool node_peer_fit(struct node *n, struct shard *s, uint64_t peer,
+		   uint64_t now_ms, uint64_t up_ms)
 {
 	struct group_info gi;
 	unsigned i;
@@ -333,7 +333,7 @@ static uint64_t better_place(struct node *n, uint32_t shard, uint64_t now_ms)
 
 	for (k = 0; k < n->cfg.n_members; k++) {
 		if (to != n->cfg.id && n->peer_level[to] < LEVEL_REFUSE &&
-		    peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
+		    node_peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
 			return to;
 		if (n->level < LEVEL_REFUSE)
 			break;
@@ -350,7 +350,7 @@ static void leaders_spread(struct node *n, uint64_t now_ms)
 	unsigned moved = 0;
 	uint32_t i;
 
-	if (n->cfg.n_members < 2 || now_ms < n->handover_ms || n->stopping)
+	if (n->cfg.n_members < 2 || now_ms < n->handover_ms || n->going)
 		return;
 	n->handover_ms = now_ms + 200;
 	for (i = 0; i < n->n_shards && moved < 4; i++) {
@@ -365,27 +365,6 @@ static void leaders_spread(struct node *n, uint64_t now_ms)
 			continue;
 		s->handover_ms = now_ms + HANDOVER_RETRY_MS;
 		moved += !group_transfer(s->group, to);
-	}
-}
-
-static void leaders_give_up(struct node *n, uint64_t now_ms)
-{
-	uint32_t i;
-	unsigned k;
-
-	for (i = 0; i < n->n_shards; i++) {
-		struct shard *s = &n->shards[i];
-
-		if (s->faulty || s->role != GROUP_LEADER)
-			continue;
-		for (k = 0; k < n->cfg.n_members; k++) {
-			uint64_t to = n->cfg.members[(i + k) % n->cfg.n_members];
-
-			if (to != n->cfg.id && peer_fit(n, s, to, now_ms, 0)) {
-				group_transfer(s->group, to);
-				break;
-			}
-		}
 	}
 }
 
@@ -544,12 +523,14 @@ void node_tick(struct node *n)
 	}
 	journal_tick(n->journal, clock_us(n->env.clock));
 	if (now_ms >= n->tick_ms) {
-		n->tick_ms = now_ms + (n->stopping ? TICK_MS : 5 * TICK_MS);
+		n->tick_ms = now_ms + (n->going ? TICK_MS : 5 * TICK_MS);
 		if (!n->shards[0].faulty)
 			meta_init(n);
 		leaders_spread(n, now_ms);
 		if (n->stopping && n->cfg.n_members > 1)
-			leaders_give_up(n, now_ms); /* who was behind */
+			node_give_up(n, now_ms, n->n_shards); /* who was behind */
+		if (n->left)
+			node_leave_look(n, now_ms);
 		holds(n, now_ms);
 		node_disk_tick(n, now_ms);
 		backlog_look(n);
@@ -573,7 +554,8 @@ void node_stop(struct node *n, void (*done)(void *arg), void *arg)
 	uint64_t now_ms = clock_ms(n->env.clock);
 	uint32_t i;
 
-	n->stopping = true;
+	n->going = n->stopping = true;
+	n->left = NULL;
 	n->stop_done = done;
 	n->stop_arg = arg;
 	n->stop_deadline_ms = now_ms + STOP_MAX_MS;
@@ -586,8 +568,8 @@ void node_stop(struct node *n, void (*done)(void *arg), void *arg)
 				store_meta(n->shards[i].store)->applied_index;
 	if (n->cfg.n_members > 1) {
 		if (n->env.net)
-			rpc_leaving(n);
-		leaders_give_up(n, now_ms);
+			rpc_leaving(n, 0);
+		node_give_up(n, now_ms, n->n_shards);
 	}
 }
 

@@ -56,6 +56,10 @@ struct node_env {
 
 int node_open(struct node **out, const struct node_config *cfg,
 	      const struct node_env *env, struct err *e);
+/* The first half of an orderly stop: hand leaderships over, a few at a time, and
+ * take none, while everything goes on; done() from node_tick() when this node leads
+ * nothing and knows who does, after 5 s at the latest. */
+void node_leave(struct node *n, void (*done)(void *arg), void *arg);
 /* Stop proposing, hand leaderships over, checkpoint, then done(). */
 void node_stop(struct node *n, void (*done)(void *arg), void *arg);
 /* After node_stop's done(), or for a simulated crash at any time. */

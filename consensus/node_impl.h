@@ -60,10 +60,14 @@ struct node {
 	enum level peer_level[NET_NODE_MAX];
 	int told_level[NET_NODE_MAX]; /* -1: none yet on this link */
 	uint32_t links[NET_NODE_MAX]; /* raised when one breaks */
+	bool going;         /* node_leave() was called: no leadership for us */
 	bool stopping, dead;
 	bool deaf;          /* about to end: takes no messages any more */
 	bool woken;         /* something was asked for since the last turn */
 	bool backlogged;    /* followers of a peer wait for its link to drain */
+	void (*left)(void *arg);
+	void *left_arg;
+	uint64_t left_begun_ms;
 	void (*stop_done)(void *arg);
 	void *stop_arg;
 	uint64_t stop_deadline_ms;
@@ -134,7 +138,16 @@ void follower_record(struct node *n, struct follower *f, const struct record *r)
 int follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
 /* This node stops: peers hand no leadership back to it. */
-void rpc_leaving(struct node *n);
+/* Could the peer lead the shard: up for so long, not leaving, near the end of the
+ * log? */
+bool node_peer_fit(struct node *n, struct shard *s, uint64_t peer,
+		   uint64_t now_ms, uint64_t up_ms);
+/* node_leave.c: begin transfers of what this node leads until at_once are under
+ * way; what node_leave() waits for. */
+void node_give_up(struct node *n, uint64_t now_ms, unsigned at_once);
+void node_leave_look(struct node *n, uint64_t now_ms);
+/* To one peer, or to all (0): no leadership for this node any more. */
+void rpc_leaving(struct node *n, uint64_t peer);
 /* How full this node's disk is; 0, or ERR_ of the link. */
 int rpc_level(struct node *n, uint64_t peer);
 void rpc_on_up(void *arg, uint64_t peer);

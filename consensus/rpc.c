@@ -650,14 +650,14 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 	}
 }
 
-void rpc_leaving(struct node *n)
+void rpc_leaving(struct node *n, uint64_t to)
 {
 	unsigned i;
 
 	for (i = 0; i < n->cfg.n_members; i++) {
 		uint64_t peer = n->cfg.members[i];
 
-		if (peer == n->cfg.id)
+		if (peer == n->cfg.id || (to && peer != to))
 			continue;
 		buf_clear(&n->scratch);
 		buf_u8(&n->scratch, MSG_LEAVING);
@@ -684,6 +684,8 @@ void rpc_on_up(void *arg, uint64_t peer)
 	log_event(LOG_INFO, "peer_up", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = clock_ms(n->env.clock);
 	n->leaving[peer] = false;
+	if (n->going)
+		rpc_leaving(n, peer);
 	node_disk_peer_up(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];

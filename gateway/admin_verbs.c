@@ -83,7 +83,7 @@ static void status(struct admin_req *r)
 	json_object_set_new(o, "version", json_string(QUIPU_VERSION));
 	set_num(o, "uptime_s", (clock_ms(g->clock) - g->started_ms) / 1000);
 	json_object_set_new(o, "ready", json_boolean(gateway_is_ready(g)));
-	json_object_set_new(o, "draining", json_boolean(g->draining));
+	json_object_set_new(o, "draining", json_boolean(g->leaving));
 	set_num(o, "shards", ni.shards);
 	set_num(o, "led", ni.led);
 	set_num(o, "faulty", ni.faulty);
@@ -254,7 +254,7 @@ static void drain(struct admin_req *r)
 	struct gateway *g = r->g;
 
 	admin_ok(r, NULL);
-	if (g->drain_asked && !g->draining)
+	if (g->drain_asked && !g->leaving)
 		g->drain_asked(g->drain_asked_arg);
 }
 

@@ -28,7 +28,7 @@
 #define CONN_MAGIC 0x636f6e6eu
 #define OUT_KEEP (16u << 10)  /* a spare buffer is at most so large, */
 #define OUT_LARGE_KEPT 16     /* but for so many */
-#define DRAIN_SPREAD_MS 5000  /* clients of a draining server come back within */
+#define DRAIN_RETRY_MS 100    /* a client that was said goodbye comes back within */
 
 struct out {
 	struct list link;
@@ -471,7 +471,7 @@ void conn_open(struct gateway *g, int fd, struct tlsconn *tls,
 	if (n || tls)
 		mark_dirty(c);
 	if (g->draining)
-		session_drain(&c->session, rand_below(g->rand, DRAIN_SPREAD_MS));
+		session_drain(&c->session, rand_below(g->rand, DRAIN_RETRY_MS));
 }
 
 void conn_tick(struct gateway *g, uint64_t now_ms)
@@ -517,18 +517,24 @@ uint64_t conn_deadline_ms(const struct gateway *g)
 	return UINT64_MAX;
 }
 
-unsigned conn_drain(struct gateway *g)
+unsigned conn_count(const struct gateway *g)
 {
 	unsigned n = 0;
 
 	LIST_FOREACH(l, &g->conns)
-	{
-		struct conn *c = container_of(l, struct conn, link);
-
-		session_drain(&c->session, rand_below(g->rand, DRAIN_SPREAD_MS));
 		n++;
-	}
 	return n;
+}
+
+void conn_drain(struct gateway *g, unsigned n)
+{
+	while (n-- && !list_empty(&g->conns)) {
+		struct conn *c = container_of(g->conns.next, struct conn, link);
+
+		list_remove(&c->link);
+		list_append(&g->conns, &c->link);
+		session_drain(&c->session, rand_below(g->rand, DRAIN_RETRY_MS));
+	}
 }
 
 void conn_close_all(struct gateway *g)

@@ -21,8 +21,10 @@ void conn_open(struct gateway *g, int fd, struct tlsconn *tls,
 void conn_flush_all(struct gateway *g);
 void conn_tick(struct gateway *g, uint64_t now_ms);
 uint64_t conn_deadline_ms(const struct gateway *g);
-/* goodbye to all; returns how many are open. */
-unsigned conn_drain(struct gateway *g);
+unsigned conn_count(const struct gateway *g);
+/* goodbye to the next n, those first who are here longest; who has left meanwhile
+ * counts too, who has had one hears no other. */
+void conn_drain(struct gateway *g, unsigned n);
 void conn_close_all(struct gateway *g);
 
 #endif

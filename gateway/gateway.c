@@ -12,6 +12,8 @@
 
 #define SECOND_MS 1000
 #define DRAIN_LOOK_MS 20
+#define DRAIN_EACH_MS 1       /* between two goodbyes */
+#define DRAIN_ALL_MS 5000     /* but all within */
 
 static enum token_verdict verify(void *arg, const char *token, size_t len,
 				 uint64_t now_s, struct token_claims *claims,
@@ -118,7 +120,7 @@ int gateway_open(struct gateway **out, void *loop, struct node *node,
 
 bool gateway_is_ready(const struct gateway *g)
 {
-	return !g->draining && node_ready(g->node);
+	return !g->leaving && node_ready(g->node);
 }
 
 void gateway_socket_new(struct gateway *g)
@@ -140,6 +142,11 @@ void gateway_flush(struct gateway *g)
 	http_turn(g);
 	conn_flush_all(g);
 	g->in_flush = false;
+}
+
+static unsigned least32(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -164,6 +171,13 @@ static void drain_look(struct gateway *g, uint64_t now_ms)
 {
 	if (!g->draining || g->drained)
 		return;
+	if (g->drain_left && now_ms >= g->drain_next_ms) {
+		unsigned n = least32(g->drain_left, g->drain_step);
+
+		conn_drain(g, n);
+		g->drain_left -= n;
+		g->drain_next_ms = now_ms + DRAIN_LOOK_MS;
+	}
 	if (g->n_sockets && now_ms < g->drain_deadline_ms)
 		return;
 	log_event(LOG_INFO, "drained", "left=%u", g->n_sockets);
@@ -197,18 +211,27 @@ void gateway_on_drain(struct gateway *g, void (*cb)(void *arg), void *arg)
 	g->drain_asked_arg = arg;
 }
 
+void gateway_leave(struct gateway *g)
+{
+	g->leaving = true;
+}
+
 void gateway_drain(struct gateway *g, void (*done)(void *arg), void *arg)
 {
-	unsigned n;
+	uint64_t now_ms = clock_ms(g->clock);
+	unsigned ms;
 
 	AN(!g->draining);
-	g->draining = true;
+	g->leaving = g->draining = true;
 	g->drain_done = done;
 	g->drain_arg = arg;
-	g->drain_deadline_ms = clock_ms(g->clock) + GATEWAY_DRAIN_MS;
+	g->drain_deadline_ms = now_ms + GATEWAY_DRAIN_MS;
 	listen_stop(g);
-	n = conn_drain(g);
-	log_event(LOG_INFO, "draining", "sessions=%u sockets=%u", n,
+	g->drain_left = conn_count(g);
+	ms = least32(g->drain_left * DRAIN_EACH_MS, DRAIN_ALL_MS) + 1;
+	g->drain_step = g->drain_left * DRAIN_LOOK_MS / ms + 1;
+	g->drain_next_ms = now_ms;
+	log_event(LOG_INFO, "draining", "sessions=%u sockets=%u", g->drain_left,
 		  g->n_sockets);
 }
 

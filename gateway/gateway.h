@@ -44,9 +44,12 @@ void gateway_flush(struct gateway *g);
 uint64_t gateway_deadline_us(const struct gateway *g);
 void gateway_tick(struct gateway *g);
 
-/* Stop accepting, /readyz says 503, goodbye to every session with a spread
- * retry_ms; done() runs from gateway_tick() or a socket's event once all have
- * left, after 10 s at the latest. */
+/* A stop has begun: /readyz says 503 from now on, all else goes on. */
+void gateway_leave(struct gateway *g);
+/* Stop accepting, goodbye to one session after the other, so that not all of them
+ * come to the other gateways at once: a thousand a second, all within 5 s; done()
+ * runs from gateway_tick() or a socket's event once all have left, after 10 s at
+ * the latest. */
 void gateway_drain(struct gateway *g, void (*done)(void *arg), void *arg);
 /* Close all sockets.  Handles of the loop close in its next turns: run the loop
  * once more (UV_RUN_DEFAULT ends by itself) before the loop is closed. */

@@ -67,8 +67,9 @@ struct gateway {
 
 	uint32_t n_sockets;       /* accepted and not yet closed */
 	uint64_t started_ms, second_ms;
-	bool draining, drained, in_flush;
-	uint64_t drain_deadline_ms;
+	bool leaving, draining, drained, in_flush;
+	uint64_t drain_deadline_ms, drain_next_ms;
+	unsigned drain_left, drain_step; /* goodbyes: to be said, at a look */
 	void (*drain_done)(void *arg);
 	void *drain_arg;
 	void (*drain_asked)(void *arg);

@@ -129,7 +129,7 @@ static void on_prepare(uv_prepare_t *p)
 	arm(q);
 }
 
-/* ---- stopping: drain clients, hand leaderships over, checkpoint, leave -------- */
+/* ---- stopping: hand leaderships over, drain clients, checkpoint, leave -------- */
 
 static void on_links_closed(void *arg)
 {
@@ -150,6 +150,14 @@ static void on_drained(void *arg)
 	node_stop(q->node, on_node_stopped, q);
 }
 
+/* Clients are told when there is nothing here any more that they would wait for. */
+static void on_left(void *arg)
+{
+	struct quipud *q = arg;
+
+	gateway_drain(q->gateway, on_drained, q);
+}
+
 static void stop(void *arg)
 {
 	struct quipud *q = arg;
@@ -164,7 +172,8 @@ static void stop(void *arg)
 	q->stopping = true;
 	log_event(LOG_INFO, "stopping", "node=%" PRIu64, q->conf.node.id);
 	notify("STOPPING=1");
-	gateway_drain(q->gateway, on_drained, q);
+	gateway_leave(q->gateway);
+	node_leave(q->node, on_left, q);
 }
 
 static void on_signal(uv_signal_t *s, int signum)

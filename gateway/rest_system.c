@@ -21,7 +21,7 @@ static void readyz(struct http_req *r)
 		return;
 	}
 	r->retry_s = 1;
-	if (r->g->draining)
+	if (r->g->leaving)
 		http_problem(r, 503, "draining", "The server is going away",
 			     NULL);
 	else

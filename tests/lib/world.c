@@ -268,6 +268,14 @@ void world_crash(struct world *w, unsigned node, enum world_crash how)
 		w->down(w->arg, node);
 }
 
+static void on_left(void *arg)
+{
+	struct world_node *wn = arg;
+
+	conns_drain(wn);
+	node_stop(wn->node, on_stopped, wn);
+}
+
 void world_stop(struct world *w, unsigned node)
 {
 	struct world_node *wn = &w->nodes[node];
@@ -276,8 +284,7 @@ void world_stop(struct world *w, unsigned node)
 		return;
 	sim_trace(&w->sim, "stop %u", node);
 	wn->stopping = true;
-	conns_drain(wn);
-	node_stop(wn->node, on_stopped, wn);
+	node_leave(wn->node, on_left, wn);
 	node_arm(wn);
 }
 
