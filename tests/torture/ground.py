@@ -6,7 +6,6 @@ pid), so nothing here has a name outside, and the kernel takes everything away w
 harness ends, however it ends.
 """
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -19,8 +18,10 @@ SHUTDOWN, NO_FLUSH = 0x8004587D, 2      # FS_IOC_SHUTDOWN: what is not on the di
 
 
 def run(*words, **more):
-    return subprocess.run(words, check=True, timeout=120, capture_output=True,
-                          text=True, **more).stdout
+    done = subprocess.run(words, timeout=120, capture_output=True, text=True, **more)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def address(n):
@@ -61,13 +62,14 @@ class Site:
         """In front of a command that runs there."""
         return ["nsenter", f"--net=/run/netns/{self.name}"]
 
-    def rules(self, lines):
-        """Replaces what its packet filter does to what comes in."""
+    def rules(self, incoming, outgoing):
+        """Replaces what its packet filter does to what comes in and goes out."""
         text = "flush ruleset\n"
-        if lines:
-            text += ("table inet quipu {\nchain in {\n"
-                     "type filter hook input priority 0;\n" +
-                     "".join(f"{line}\n" for line in lines) + "}\n}\n")
+        for hook, lines in (("input", incoming), ("output", outgoing)):
+            if lines:
+                text += (f"table inet quipu_{hook} {{\nchain quipu {{\n"
+                         f"type filter hook {hook} priority 0;\n"
+                         + "".join(f"{line}\n" for line in lines) + "}\n}\n")
         run(*self.wrap, "nft", "-f", "-", input=text)
 
     def rate(self, kbit):
@@ -135,8 +137,3 @@ def missing(shim):
 
 def _filesystem(name):
     return name in Path("/proc/filesystems").read_text().split()
-
-
-def die_with_parent():
-    """Between fork and exec of a child."""
-    ctypes.CDLL(None).prctl(1, 9)
