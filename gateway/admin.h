@@ -10,7 +10,7 @@
  * error "bad-request" and, when it is too long, the connection ends.
  *
  *   verb             members            answer's members besides ok
- *   status           -                  id, version, uptime_s, ready, draining,
+ *   status           -                  id, version, uptime_s, now_ms, ready, draining,
  *                                       shards, led, faulty, calls, subs,
  *                                       sessions, http, sends_open, listen,
  *                                       disk {level, free_bytes, size_bytes},

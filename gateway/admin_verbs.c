@@ -82,6 +82,7 @@ static void status(struct admin_req *r)
 	set_num(o, "id", ni.id);
 	json_object_set_new(o, "version", json_string(QUIPU_VERSION));
 	set_num(o, "uptime_s", (clock_ms(g->clock) - g->started_ms) / 1000);
+	set_num(o, "now_ms", clock_wall_ms(g->clock));
 	json_object_set_new(o, "ready", json_boolean(gateway_is_ready(g)));
 	json_object_set_new(o, "draining", json_boolean(g->leaving));
 	set_num(o, "shards", ni.shards);

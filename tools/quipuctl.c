@@ -41,6 +41,7 @@ static const struct command {
 	{ "ca", "rotate STEP", "to a new CA without a stop: begin, switch, finish", ctl_ca },
 	{ "ca", "show", "certificates, until when, and what a rotation waits for",
 	  ctl_ca },
+	{ "doctor", "", "what is wrong, what it means, what to do", ctl_doctor },
 	{ "stats", "", "the counters of /metrics", ctl_stats },
 	{ "config", "", "the settings of the running server", ctl_config },
 	{ "config", "check FILE", "is this configuration file good?  Asks no server",
@@ -63,6 +64,7 @@ static void usage(FILE *f)
 	fputs("\noptions:\n"
 	      "  -d, --data DIR       data folder of the server; its socket is\n"
 	      "                       DIR/admin.sock (./data, or $QUIPU_NODE_DATA)\n"
+	      "                       doctor, top: once for every node\n"
 	      "  -s, --socket PATH    the socket itself\n"
 	      "  -j, --json           answers as JSON, one line\n"
 	      "  -t, --ttl SECONDS    life of a token (token: 600; invite: 1 year)\n"
@@ -76,7 +78,8 @@ static void usage(FILE *f)
 	      "      --force          ca: write over a key and certificate that are there\n"
 	      "  -h, --help\n"
 	      "\nexit status: 0 done; 1 refused, the message says why; 2 wrong usage;\n"
-	      "3 no server, or it went away in between\n", f);
+	      "3 no server, or it went away in between; doctor: 4 warnings, 5 errors\n",
+	      f);
 }
 
 /* ---- what commands share -------------------------------------------------- */
@@ -200,11 +203,23 @@ static const struct option longs[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
+/* Takes the path. */
+static bool add_socket(struct ctl *c, char *path)
+{
+	if (c->n_sockets == CTL_NODES_MAX) {
+		ctl_usage("at most %d data folders or sockets", CTL_NODES_MAX);
+		free(path);
+		return false;
+	}
+	c->sockets[c->n_sockets++] = path;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	const char *data = getenv("QUIPU_NODE_DATA");
+	unsigned i;
 	struct ctl c = { .home = "./people", .dir = "./ca" };
-	char *socket = NULL;
 	uint64_t n;
 	int o, rv;
 
@@ -213,10 +228,12 @@ int main(int argc, char **argv)
 	while ((o = getopt_long(argc, argv, "d:s:jt:g:H:h", longs, NULL)) != -1) {
 		switch (o) {
 		case 'd':
-			data = optarg;
+			if (!add_socket(&c, xasprintf("%s/admin.sock", optarg)))
+				return CTL_USAGE;
 			break;
 		case 's':
-			c.socket = optarg;
+			if (!add_socket(&c, xstrdup(optarg)))
+				return CTL_USAGE;
 			break;
 		case 'j':
 			c.json = true;
@@ -258,11 +275,13 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return CTL_USAGE;
 	}
-	if (!c.socket)
-		c.socket = socket = xasprintf("%s/admin.sock", data);
+	if (!c.n_sockets)
+		add_socket(&c, xasprintf("%s/admin.sock", data));
+	c.socket = c.sockets[0];
 	rv = run(&c, argc - optind, argv + optind);
 	admin_client_free(c.admin);
-	free(socket);
+	for (i = 0; i < c.n_sockets; i++)
+		free((char *)(uintptr_t)c.sockets[i]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("quipuctl: output");
 		return CTL_REFUSED;

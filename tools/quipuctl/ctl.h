@@ -15,10 +15,16 @@ enum {
 	CTL_REFUSED = 1,     /* the server said no, or a file is wrong */
 	CTL_USAGE = 2,
 	CTL_UNREACHABLE = 3, /* no server, or it went away */
+	CTL_WARNINGS = 4,    /* doctor: the worst that it found */
+	CTL_ERRORS = 5,
 };
+
+#define CTL_NODES_MAX 63 /* ids are 1..63 */
 
 struct ctl {
 	const char *socket;  /* path of the admin socket */
+	const char *sockets[CTL_NODES_MAX]; /* doctor, top: of all nodes; [0] is it */
+	unsigned n_sockets;
 	bool json;
 	const char *gateway[8], *home, *ca;
 	unsigned n_gateways;
@@ -59,6 +65,8 @@ int ctl_config(struct ctl *c, int argc, char **argv);
 int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
+
+int ctl_doctor(struct ctl *c, int argc, char **argv);
 
 int ctl_ca(struct ctl *c, int argc, char **argv);
 int ctl_reload(struct ctl *c, int argc, char **argv);
