@@ -5,7 +5,8 @@
  *	client_close(c);      client_os_kick(os);    leaves in good order
  *	client_os_close(os, closed, arg);
  *
- * Events of the engine come inside uv_run() and inside client_os_kick(). */
+ * Events of the engine come inside uv_run() and inside client_os_kick().  The program
+ * ignores SIGPIPE: a gateway may leave at any time. */
 #ifndef QUIPU_CLIENT_OS_UV_H
 #define QUIPU_CLIENT_OS_UV_H
 
