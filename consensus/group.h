@@ -171,8 +171,8 @@ struct group_change {
 int group_change(struct group *g, struct group_change *c, struct err *e);
 /* The last applied configuration. */
 const struct group_conf *group_conf(const struct group *g);
-/* A committed configuration without this replica is known, by its own log or from
- * another replica that knows more: it is no member, and never will be again. */
+/* This replica was a member, and a committed configuration without it is known, by
+ * its own log or from another replica that knows more.  It may go. */
 bool group_removed(const struct group *g);
 /* Tell the others that this empty replica waits to be added, or ask whether it was
  * removed; now and then.  Nothing where all is well. */

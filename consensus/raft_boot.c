@@ -327,6 +327,9 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	if (vote)
 		disk_write(g, true, 0, &e1, e1 ? 1 : 0);
 	g->heard_leader_ms = g->now_ms;
+	/* A founder has been one since entry 1. */
+	g->was_member = !g->cfg.life ||
+			conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
 	rv = core_step(g, &ev);
 	boot_log_release(&b);
 	entry_unref(e1);

@@ -220,6 +220,7 @@ static void change_submit(struct group *g)
 		g->peers[c->id].ae_any = false;
 		g->peers[c->id].offered = 0;
 		g->peers[c->id].lag_reported = false;
+		g->peers[c->id].joining = 0;
 	}
 	g->chg_index = g->cache.last + 1;
 	rv = conf_submit(g, &next);
@@ -367,20 +368,48 @@ const struct group_conf *group_conf(const struct group *g)
 	return &g->conf;
 }
 
+/* The index up to which this replica knows itself to be a member: a committed
+ * configuration behind it that has not got it is a removal.  What is applied
+ * counts, while no later one in the log, which may be a dead leader's, says that
+ * it was out in between. */
+static uint64_t member_upto(const struct group *g)
+{
+	struct group_conf c;
+	unsigned i;
+
+	if (!conf_view_has(&g->conf, g->cfg.self, g->cfg.life))
+		return conf_newest_index(g);
+	for (i = 0; i < g->n_changes; i++) {
+		struct entry *e = log_get((struct group *)(uintptr_t)g,
+					  g->changes[i]);
+		bool in = e && !group_conf_decode(&c, 0, entry_payload(e) + 1,
+						  e->len - 1) &&
+			  conf_view_has(&c, g->cfg.self, g->cfg.life);
+
+		entry_unref(e);
+		if (!in)
+			return conf_newest_index(g);
+	}
+	return g->conf.index;
+}
+
+/* Nothing of what it has acknowledged is missed when it goes now: it had no entry
+ * of a configuration that adds it again, and nobody counts it before that one is
+ * committed, and with it all that comes before. */
 bool group_removed(const struct group *g)
 {
-	return g->removed;
+	return (g->removed_at && g->removed_at > member_upto(g)) ||
+	       (g->was_member && !self_is_member(g) &&
+		!conf_view_has(&g->conf, g->cfg.self, g->cfg.life));
 }
 
 void conf_applied(struct group *g, const struct entry *e)
 {
 	const uint8_t *p = entry_payload((struct entry *)(uintptr_t)e);
-	bool was = conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
 
 	/* It was looked at when it came in. */
 	AZ(group_conf_decode(&g->conf, e->index, p + 1, e->len - 1));
-	if (was && !conf_view_has(&g->conf, g->cfg.self, g->cfg.life))
-		g->removed = true;
+	g->was_member |= conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
 	if (g->ops->conf)
 		g->ops->conf(g->arg, &g->conf);
 }
@@ -400,18 +429,18 @@ bool conf_view_has(const struct group_conf *c, uint64_t id, uint64_t life)
 void group_tell_joining(struct group *g)
 {
 	/* An empty one may have had entries from before it was added. */
-	bool joins = g->cfg.life && !self_is_member(g) &&
+	bool joins = g->cfg.life && !g->was_member && !self_is_member(g) &&
 		     !conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
 	uint64_t id;
 
-	if (g->broken || g->frozen || g->removed || !g->net ||
+	if (g->broken || g->frozen || group_removed(g) || !g->net ||
 	    g->raft.state == RAFT_LEADER)
 		return;
 	if (!joins && group_now(g) - g->heard_leader_ms < 2 * g->cfg.election_ms)
 		return;
 	for (id = 1; id < NET_NODE_MAX; id++)
 		if (id != g->cfg.self && g->net->ops->is_up(g->net, id))
-			msg_send_joining(g, id, joins);
+			msg_send_joining(g, id, member_upto(g), joins);
 }
 
 /* A peer says what it is.  Whoever knows a committed configuration that is newer
@@ -429,12 +458,12 @@ void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
 void on_removed_heard(struct group *g, uint64_t life, uint64_t conf_index)
 {
 	if (life != g->cfg.life || !self_is_member(g) ||
-	    conf_index <= conf_newest_index(g) || group_leads(g))
+	    conf_index <= member_upto(g) || group_leads(g))
 		return;
-	if (!g->removed)
+	if (!group_removed(g))
 		log_event(LOG_INFO, "removed_from_group",
 			  "shard=%u index=%" PRIu64, g->cfg.shard, conf_index);
-	g->removed = true;
+	g->removed_at = conf_index;
 }
 
 uint64_t conf_newest_index(const struct group *g)

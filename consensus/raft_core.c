@@ -95,6 +95,12 @@ static void update_entries(struct group *g, const struct raft_update *u,
 		if (re[i].type == RAFT_CHANGE)
 			changes_add(g, index + i);
 	}
+	/* A change of ours is on our disk before it is on any other: were it only
+	 * with the voter that it demotes, nobody could be elected, that one by its
+	 * own log and we by ours.  With a vote in its request all messages wait. */
+	if (n && re[0].type == RAFT_CHANGE && !g->in_batch && !own &&
+	    g->raft.state == RAFT_LEADER)
+		vote = true;
 	disk_write(g, vote, truncate, es, n);
 	entry_unref(own);
 }
@@ -288,7 +294,7 @@ static void follower_timeout(struct group *g)
 	leader_forget(g);
 	/* Not this replica but another one of this node is the voter, or it knows
 	 * that it was removed: it does not stand. */
-	if (g->removed || !self_is_member(g)) {
+	if (group_removed(g) || !self_is_member(g)) {
 		g->raft.election_timer_start = g->now_ms;
 		return;
 	}
@@ -514,7 +520,7 @@ void group_info(const struct group *g, struct group_info *out)
 		if (g->peers[i].joining)
 			out->joiners |= 1ull << i;
 	out->changing = g->chg || !out->conf_committed;
-	out->removed = g->removed;
+	out->removed = group_removed(g);
 	out->elections = g->elections;
 	out->terms_led = g->terms_led;
 	out->dropped_stale = g->dropped_stale;

@@ -157,7 +157,8 @@ struct group {
 
 	/* Membership */
 	struct group_conf conf; /* the last applied one */
-	bool removed;
+	bool was_member;     /* a configuration had this replica in it */
+	uint64_t removed_at; /* index of a committed one that has not, as told */
 	struct group_change *chg, *chg_before;
 	uint64_t chg_index, chg_term; /* 0: not submitted yet */
 	bool chg_applied, chg_ended;
@@ -197,12 +198,12 @@ void conf_copy(struct raft_configuration *out,
 struct entry *conf_entry(uint32_t shard, const struct raft_configuration *c);
 
 /* raft_change.c */
+uint64_t conf_newest_index(const struct group *g);
 bool change_wants_run(const struct group *g);
 void change_run(struct group *g);
 bool peer_is(const struct group *g, uint64_t id, uint64_t life);
 bool self_is_member(const struct group *g);
 bool self_votes(const struct group *g); /* by the newest configuration here */
-uint64_t conf_newest_index(const struct group *g);
 void conf_applied(struct group *g, const struct entry *e);
 void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
 		      uint64_t conf_index, bool joins);
@@ -226,7 +227,7 @@ void msg_life_put(struct group *g);
 uint64_t msg_life_get(struct cursor *c);
 int msg_refuse(struct err *e, uint64_t from, const char *what);
 int msg_receive(struct group *g, uint64_t from, struct raft_message *m);
-void msg_send_joining(struct group *g, uint64_t peer, bool joins);
+void msg_send_joining(struct group *g, uint64_t peer, uint64_t upto, bool joins);
 void msg_send_removed(struct group *g, uint64_t peer, uint64_t life);
 
 /* raft_vote.c */

@@ -88,18 +88,56 @@ static bool has_durable(const struct gw_node *n, uint64_t index, uint64_t term)
 	       log_term(n->group, index) == term;
 }
 
+static bool majority_has(struct gw *w, const struct group_conf *c,
+			 uint64_t index, uint64_t term, unsigned *have)
+{
+	unsigned i, voters = 0;
+
+	*have = 0;
+	for (i = 0; i < c->n; i++) {
+		const struct group_member *m = &c->members[i];
+
+		if (!m->voter)
+			continue;
+		voters++;
+		*have += w->n[m->id].holds && w->n[m->id].name == m->life &&
+			 has_durable(&w->n[m->id], index, term);
+	}
+	return *have > voters / 2;
+}
+
+/* A leader counts by the newest configuration that it has, which another one may
+ * have got since. */
 static void check_durable(struct gw *w, uint64_t index, uint64_t term)
 {
-	unsigned i, have = 0;
+	struct group_info info;
+	unsigned i, have, some;
 
 	if (index == 1)
 		return; /* the first configuration is committed by agreement */
-	for (i = 1; i <= w->cfg.nodes; i++)
-		have += has_durable(&w->n[i], index, term);
-	if (have <= w->cfg.nodes / 2)
-		gw_fail(w, "entry %" PRIu64 " of term %" PRIu64
-			" is committed but on %u of %u disks only",
-			index, term, have, w->cfg.nodes);
+	if (majority_has(w, &w->conf, index, term, &have))
+		return;
+	for (i = 1; i <= w->cfg.nodes; i++) {
+		if (!w->n[i].alive)
+			continue;
+		group_info(w->n[i].group, &info);
+		if (majority_has(w, &info.conf, index, term, &some))
+			return;
+	}
+	gw_fail(w, "entry %" PRIu64 " of term %" PRIu64
+		" is committed but on %u disks of its voters only",
+		index, term, have);
+}
+
+static void conf_note(struct gw *w, struct entry *e)
+{
+	struct gw_conf *c = &w->confs[w->n_confs++];
+
+	AN(w->n_confs <= GW_CONFS_MAX && e->len - 1 <= sizeof c->bytes);
+	c->index = e->index;
+	c->len = e->len - 1;
+	memcpy(c->bytes, entry_payload(e) + 1, c->len);
+	AZ(group_conf_decode(&w->conf, e->index, c->bytes, c->len));
 }
 
 static void on_apply(void *arg, struct entry *e)
@@ -125,6 +163,8 @@ static void on_apply(void *arg, struct entry *e)
 		check_durable(w, e->index, e->term);
 		w->last = e->index;
 		w->history[e->index] = (struct gw_entry){ e->term, hash };
+		if (entry_payload(e)[0] == GROUP_CHANGE)
+			conf_note(w, e);
 		w->stats.applied++;
 	} else if (w->history[e->index].term != e->term ||
 		   w->history[e->index].hash != hash) {
@@ -267,12 +307,14 @@ static void on_mark(struct journal_req *r)
 /* With an ample ring, files are used again only behind what the slowest node has,
  * since there is no way yet to bring back a node that fell behind all journals.
  * In a small one that would stop everybody, and a node may be left behind. */
+static void installs(struct gw_node *l);
+
 static uint64_t markable(const struct gw *w, const struct gw_node *n)
 {
 	uint64_t low = UINT64_MAX;
 	unsigned i;
 
-	if (w->cfg.ring_bytes)
+	if (w->cfg.ring_bytes || w->cfg.founders)
 		return n->ckpt_index;
 	for (i = 1; i <= w->cfg.nodes; i++)
 		if (w->n[i].ckpt_index < low)
@@ -288,6 +330,8 @@ static void ckpt_written(void *arg)
 
 	free(arg);
 	if (!n->alive || n->life != c.life)
+		return;
+	if (n->installing)
 		return;
 	n->ckpt_index = c.index;
 	n->ckpt_term = c.term;
@@ -315,6 +359,8 @@ static void on_ckpt(void *arg)
 		free(c);
 		return;
 	}
+	if (n->w->cfg.founders)
+		installs(n);
 	group_tell_needed(n->group);
 	journal_hold(n->journal, GW_SHARD, group_needed_index(n->group));
 	/* As the product does: now and then, and when the journal fills up.  Also
@@ -342,12 +388,187 @@ static bool left_behind(const struct gw *w, const struct gw_node *n)
 {
 	unsigned l = gw_leader(w);
 
+	if (!gw_is_member(w, n->id))
+		return true;
+
 	return w->cfg.ring_bytes && l && l != n->id &&
 	       n->applied < journal_shard(w->n[l].journal, GW_SHARD)
 				    ->first_index;
 }
 
 /* ---- the cluster --------------------------------------------------------------- */
+
+static unsigned founders(const struct gw *w)
+{
+	return w->cfg.founders ? w->cfg.founders : w->cfg.nodes;
+}
+
+static void reads_forget(struct group_reads *q)
+{
+	struct group_read *r, *next;
+
+	for (r = q->head; r; r = next) {
+		next = r->next;
+		free(r); /* first in struct read */
+	}
+}
+
+/* ---- snapshots, imitated: the leader's checkpoint, by way of the journal's INSTALL
+ * record, group closed and opened anew ------------------------------------------- */
+
+static int open_group(struct gw *w, struct gw_node *n, struct err *e);
+
+static void install_reopen(void *arg)
+{
+	struct ckpt c = *(struct ckpt *)arg;
+	struct gw_node *n = c.n;
+	struct err e = { 0 };
+
+	free(arg);
+	if (!n->alive || n->life != c.life)
+		return;
+	reads_forget(&n->group->reads_new);
+	reads_forget(&n->group->reads_probing);
+	reads_forget(&n->group->reads_ok);
+	reads_forget(&n->group->reads_failed);
+	group_close(n->group);
+	n->ckpt_index = n->marked = c.index;
+	n->ckpt_term = c.term;
+	if (open_group(n->w, n, &e))
+		gw_fail(n->w, "node %u: group_open after an install: %s", n->id,
+			e.msg);
+	group_tell_at_contact(n->group);
+	n->installing = false;
+	n->w->stats.installs++;
+}
+
+static void install_recorded(struct journal_req *r)
+{
+	sim_after(&((struct ckpt *)r->arg)->n->w->sim,
+		  (int)((struct ckpt *)r->arg)->n->id, 1, install_reopen, r->arg);
+}
+
+static void install_try(void *arg)
+{
+	struct ckpt *c = arg;
+	struct gw_node *n = c->n;
+
+	if (!n->alive || n->life != c->life) {
+		free(c);
+		return;
+	}
+	if (!group_wants_snapshot(n->group, c->index, c->term)) {
+		group_freeze(n->group, false);
+		n->installing = false;
+		free(c);
+		return;
+	}
+	if (n->marking || !group_quiet(n->group)) {
+		sim_after(&n->w->sim, (int)n->id, 5000, install_try, c);
+		return;
+	}
+	group_void(n->group);
+	n->install = (struct journal_req){ .shard = GW_SHARD,
+					   .install = ++n->incarnation,
+					   .install_index = c->index,
+					   .install_term = c->term,
+					   .cb = install_recorded,
+					   .arg = c };
+	AZ(journal_submit(n->journal, &n->install));
+}
+
+static void installs(struct gw_node *l)
+{
+	uint64_t lagging = group_take_lagging(l->group);
+	unsigned i;
+
+	for (i = 1; i <= l->w->cfg.nodes; i++) {
+		struct gw_node *n = &l->w->n[i];
+		struct ckpt *c;
+
+		if (!(lagging >> i & 1) || !n->alive || n->installing ||
+		    !l->marked || !l->net->ops->is_up(l->net, i))
+			continue;
+		group_offered(l->group, i, l->marked);
+		if (!group_wants_snapshot(n->group, l->marked,
+					  l->w->history[l->marked].term))
+			continue;
+		c = xcalloc(1, sizeof *c);
+		c->n = n;
+		c->life = n->life;
+		c->index = l->marked;
+		c->term = l->w->history[l->marked].term;
+		n->installing = true;
+		group_freeze(n->group, true);
+		sim_after(&l->w->sim, (int)i, 20000, install_try, c);
+	}
+}
+
+static void on_joining(void *arg)
+{
+	struct ckpt *c = arg;
+	struct gw_node *n = c->n;
+
+	if (!n->alive || n->life != c->life) {
+		free(c);
+		return;
+	}
+	group_tell_joining(n->group);
+	sim_after(&n->w->sim, (int)n->id, 200000, on_joining, c);
+}
+
+bool gw_is_member(const struct gw *w, unsigned node)
+{
+	return w->n[node].holds &&
+	       (!w->conf.index ||
+		conf_view_has(&w->conf, node, w->n[node].name));
+}
+
+void gw_join(struct gw *w, unsigned node)
+{
+	struct gw_node *n = &w->n[node];
+
+	if (n->alive)
+		gw_crash(w, node, false);
+	AN(w->n_old < GW_OLD_MEDIA_MAX);
+	w->old[w->n_old++] = n->medium;
+	n->medium = disk_sim_new(&w->sim, (int)node,
+				 rand_u64(&n->rand), &w->cfg.disk);
+	n->name = rand_u64(&n->rand) | 1;
+	n->holds = true;
+	n->ckpt_index = n->ckpt_term = n->mark_index = n->mark_term = 0;
+	n->dead_last = 0;
+	n->incarnation = 0;
+	gw_start(w, node);
+}
+
+static int open_group(struct gw *w, struct gw_node *n, struct err *e)
+{
+	struct group_config gc = { .shard = GW_SHARD,
+				   .self = n->id,
+				   .life = n->name,
+				   .election_ms = w->cfg.election_ms,
+				   .heartbeat_ms = w->cfg.heartbeat_ms,
+				   .cache_bytes = w->cfg.cache_bytes };
+	struct group_boot boot = { .applied_index = n->ckpt_index,
+				   .applied_term = n->ckpt_term };
+	unsigned i;
+
+	if (!n->name)
+		for (; boot.n_voters < founders(w); boot.n_voters++)
+			boot.voters[boot.n_voters] = boot.n_voters + 1;
+	for (i = 0; i < w->n_confs && w->confs[i].index <= n->ckpt_index; i++) {
+		boot.conf = w->confs[i].bytes;
+		boot.conf_len = w->confs[i].len;
+		boot.conf_index = w->confs[i].index;
+	}
+	n->role = GROUP_FOLLOWER;
+	n->term = n->leader = 0;
+	n->applied = n->ckpt_index;
+	n->applied_term = n->ckpt_term;
+	return group_open(&n->group, &gc, &boot, n->journal, n->net,
+			  &w->sim.clock, &n->rand, &ops, n, e);
+}
 
 void gw_start(struct gw *w, unsigned node)
 {
@@ -360,45 +581,42 @@ void gw_start(struct gw *w, unsigned node)
 							  ? w->cfg.ring_bytes
 							  : RING_BYTES,
 				     .queue_bytes = 8u << 20 };
-	struct group_config gc = { .shard = GW_SHARD,
-				   .self = node,
-				   .election_ms = w->cfg.election_ms,
-				   .heartbeat_ms = w->cfg.heartbeat_ms,
-				   .cache_bytes = w->cfg.cache_bytes };
-	struct group_boot boot = { .applied_index = n->ckpt_index,
-				   .applied_term = n->ckpt_term,
-				   .n_voters = w->cfg.nodes,
-				   .conf_index = n->ckpt_index ? 1 : 0 };
+	const struct journal_shard *js;
 	struct err e = { 0 };
-	unsigned i;
 
-	AN(!n->alive);
-	for (i = 0; i < w->cfg.nodes; i++)
-		boot.voters[i] = i + 1;
+	AN(!n->alive && n->holds);
 	memcpy(jc.cluster_id, "group-world-test", 16);
 	n->life++;
-	n->role = GROUP_FOLLOWER;
-	n->term = n->leader = 0;
-	n->applied = n->ckpt_index;
-	n->applied_term = n->ckpt_term;
 	n->timer_us = UINT64_MAX;
-	n->marking = false;
+	n->marking = n->installing = false;
 	n->disk = disk_sim_start(n->medium);
 	if (journal_open(&n->journal, n->disk, &w->sim.clock, &jc, on_fatal, n,
 			 &e))
 		gw_fail(w, "node %u: journal_open: %s", node, e.msg);
-	n->marked = journal_shard(n->journal, GW_SHARD)->mark_index;
+	js = journal_shard(n->journal, GW_SHARD);
+	n->marked = js->mark_index;
+	/* An install that the journal has recorded is in force. */
+	if (js->incarnation && js->mark_index > n->ckpt_index) {
+		n->ckpt_index = js->mark_index;
+		n->ckpt_term = js->mark_term;
+	}
 	n->net = net_sim_start(w->net, node);
 	n->net->on_up = on_up;
 	n->net->on_down = on_down;
 	n->net->on_message = on_message;
 	n->net->arg = n;
-	if (group_open(&n->group, &gc, &boot, n->journal, n->net,
-		       &w->sim.clock, &n->rand, &ops, n, &e))
+	if (open_group(w, n, &e))
 		gw_fail(w, "node %u: group_open: %s", node, e.msg);
 	n->alive = true;
 	sim_trace(&w->sim, "node %u starts, applied %" PRIu64, node,
 		  n->ckpt_index);
+	if (w->cfg.founders) {
+		struct ckpt *c = xcalloc(1, sizeof *c);
+
+		c->n = n;
+		c->life = n->life;
+		sim_after(&w->sim, (int)node, 1000, on_joining, c);
+	}
 	if (w->cfg.checkpoint_ms) {
 		struct ckpt *c = xcalloc(1, sizeof *c);
 
@@ -414,18 +632,8 @@ void gw_start_all(struct gw *w)
 {
 	unsigned i;
 
-	for (i = 1; i <= w->cfg.nodes; i++)
+	for (i = 1; i <= founders(w); i++)
 		gw_start(w, i);
-}
-
-static void reads_forget(struct group_reads *q)
-{
-	struct group_read *r, *next;
-
-	for (r = q->head; r; r = next) {
-		next = r->next;
-		free(r); /* first in struct read */
-	}
 }
 
 static void node_stop(struct gw_node *n)
@@ -481,6 +689,7 @@ void gw_init(struct gw *w, const struct gw_config *cfg)
 
 		n->w = w;
 		n->id = i;
+		n->holds = i <= founders(w);
 		rand_seeded(&n->rand, cfg->seed * 1000 + i);
 		n->medium = disk_sim_new(&w->sim, (int)i, cfg->seed * 77 + i,
 					 &cfg->disk);
@@ -508,6 +717,8 @@ void gw_release(struct gw *w)
 		disk_sim_free(w->n[i].medium);
 		free(w->n[i].dead_terms);
 	}
+	for (i = 0; i < w->n_old; i++)
+		disk_sim_free(w->old[i]);
 	net_sim_free(w->net);
 	sim_release(&w->sim);
 	free(w->history);

@@ -4,7 +4,8 @@
  *
  *   - at most one leader in a term
  *   - all nodes apply the same entries at the same indexes, each once per life
- *   - an entry that is applied anywhere is durable on a majority
+ *   - an entry that is applied anywhere is durable on a majority of the voters of a
+ *     configuration that was in force about then, by their lives
  *   - a read index is never below what a client was told before it asked
  *
  * The store is imitated by a checkpoint that survives crashes: (index, term). */
@@ -20,6 +21,7 @@
 
 struct gw_config {
 	unsigned nodes;
+	unsigned founders; /* nodes 1.. that make the group; 0: all */
 	uint64_t seed;
 	unsigned election_ms, heartbeat_ms; /* 0: the group's defaults */
 	size_t cache_bytes;
@@ -39,6 +41,11 @@ struct gw_node {
 	struct disk_sim *medium;
 	bool alive;
 	uint64_t life; /* counts starts */
+	uint64_t name; /* of its replica: what a configuration calls life */
+	bool holds;    /* it has a replica at all */
+	struct journal_req install;
+	bool installing;
+	uint32_t incarnation;
 	struct rand rand;
 	struct disk *disk;
 	struct journal *journal;
@@ -60,8 +67,11 @@ struct gw_node {
 
 struct gw_stats {
 	uint64_t leaders, applied, submitted, refused, reads_ok, reads_failed;
-	uint64_t crashes;
+	uint64_t crashes, installs;
 };
+
+#define GW_CONFS_MAX 1024
+#define GW_OLD_MEDIA_MAX 256
 
 struct gw {
 	struct gw_config cfg;
@@ -73,6 +83,15 @@ struct gw {
 	} *history; /* by index */
 	uint64_t last, cap_history; /* last index applied anywhere */
 	uint64_t told;              /* highest index whose client has an answer */
+	struct gw_conf {
+		uint64_t index;
+		uint8_t bytes[512];
+		uint32_t len;
+	} confs[GW_CONFS_MAX];      /* all that were applied anywhere */
+	unsigned n_confs;
+	struct group_conf conf;     /* the last of them */
+	struct disk_sim *old[GW_OLD_MEDIA_MAX];
+	unsigned n_old;
 	unsigned *leader_of;        /* by term */
 	uint64_t cap_terms;
 	uint64_t next_id;
@@ -89,6 +108,12 @@ void gw_start_all(struct gw *w);
  * ends. */
 void gw_crash(struct gw *w, unsigned node, bool power);
 
+/* A replica that joins is made on a node that has none, on a new disk; what was
+ * there before is gone. */
+void gw_join(struct gw *w, unsigned node);
+/* Is the replica there a member of the newest configuration applied anywhere? */
+bool gw_is_member(const struct gw *w, unsigned node);
+
 void gw_run_ms(struct gw *w, uint64_t ms);
 /* true as soon as cond() holds, false after max_ms. */
 bool gw_run_until(struct gw *w, bool (*cond)(struct gw *w), uint64_t max_ms);
@@ -96,7 +121,7 @@ bool gw_run_until(struct gw *w, bool (*cond)(struct gw *w), uint64_t max_ms);
 /* Node that leads in the highest term of the living, 0: none. */
 unsigned gw_leader(const struct gw *w);
 bool gw_has_leader(struct gw *w);
-/* A leader exists and all living nodes have applied its whole log. */
+/* A leader exists and all living members have applied its whole log. */
 bool gw_settled(struct gw *w);
 /* n commands of `bytes` payload; the group's answer. */
 int gw_submit(struct gw *w, unsigned node, unsigned n, unsigned bytes);

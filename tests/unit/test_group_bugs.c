@@ -103,6 +103,9 @@ static void test_snapshot_for_a_follower(void)
 	assert_int_equal(r.applied, 6);
 	assert_false(group_wants_snapshot(r.g, 6, 5));
 	assert_false(group_wants_snapshot(r.g, 8, 5)); /* it has that entry */
+	assert_false(group_wants_snapshot(r.g, 8, 6)); /* a term it has not heard of */
+	assert_int_equal(rig_append(&r, 2, 6, 10, 5, 6, 0, NULL, NULL), 0);
+	rig_run_ms(&r, 5);
 	assert_true(group_wants_snapshot(r.g, 8, 6));
 	assert_true(group_wants_snapshot(r.g, 11, 5));
 	r.n_sent = 0;
