@@ -33,6 +33,8 @@
  *                                       ones are in force
  *   certs            -                  now, links_until, gateway_until (Unix time
  *                                       in seconds; 0: none)
+ *   histograms       -                  histograms {name: {count, cells [[cell,
+ *                                       n]]}}, cells as in base/hist.h
  *   config           -                  config {name: value}, secrets hidden
  *   stats            -                  stats {name: value}
  *   token            account, device    token, expires_s   [ttl: seconds,

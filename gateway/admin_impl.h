@@ -30,6 +30,7 @@ void admin_fail(struct admin_req *r, const char *error, const char *fmt, ...)
 /* admin_node.c: verbs about this process. */
 void admin_reload(struct admin_req *r);
 void admin_certs(struct admin_req *r);
+void admin_histograms(struct admin_req *r);
 
 /* Runs the verb: answers now, or later from a callback. */
 void admin_verb(struct admin_req *r);

@@ -597,6 +597,7 @@ static const struct {
 	{ "drain", drain },
 	{ "reload", admin_reload },
 	{ "certs", admin_certs },
+	{ "histograms", admin_histograms },
 	{ "config", config },
 	{ "stats", stats },
 	{ "token", token },

@@ -42,6 +42,7 @@ static const struct command {
 	{ "ca", "show", "certificates, until when, and what a rotation waits for",
 	  ctl_ca },
 	{ "doctor", "", "what is wrong, what it means, what to do", ctl_doctor },
+	{ "top", "", "what the nodes do now, every 2 s (--once: one picture)", ctl_top },
 	{ "stats", "", "the counters of /metrics", ctl_stats },
 	{ "config", "", "the settings of the running server", ctl_config },
 	{ "config", "check FILE", "is this configuration file good?  Asks no server",
@@ -75,6 +76,7 @@ static void usage(FILE *f)
 	      "      --dir DIR        ca: the CA's folder (./ca)\n"
 	      "      --days N         ca: how long a certificate is good (a CA 3650,\n"
 	      "                       others 365)\n"
+	      "      --once           top: one picture, of one second\n"
 	      "      --force          ca: write over a key and certificate that are there\n"
 	      "  -h, --help\n"
 	      "\nexit status: 0 done; 1 refused, the message says why; 2 wrong usage;\n"
@@ -186,7 +188,7 @@ static int run(struct ctl *c, int argc, char **argv)
 	return ctl_usage("no command \"%s\"", argv[0]);
 }
 
-enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE };
+enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE };
 
 static const struct option longs[] = {
 	{ "data", required_argument, NULL, 'd' },
@@ -199,6 +201,7 @@ static const struct option longs[] = {
 	{ "dir", required_argument, NULL, O_DIR },
 	{ "days", required_argument, NULL, O_DAYS },
 	{ "force", no_argument, NULL, O_FORCE },
+	{ "once", no_argument, NULL, O_ONCE },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -260,6 +263,9 @@ int main(int argc, char **argv)
 			if (!ctl_number("--days", optarg, 1, 36500, &n))
 				return CTL_USAGE;
 			c.days = (unsigned)n;
+			break;
+		case O_ONCE:
+			c.once = true;
 			break;
 		case O_FORCE:
 			c.force = true;

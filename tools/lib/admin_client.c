@@ -13,6 +13,7 @@
 
 struct admin_client {
 	int fd;
+	unsigned wait_ms;
 	char *path;
 	struct buf in;
 };
@@ -41,6 +42,7 @@ int admin_client_open(struct admin_client **out, const char *path, struct err *e
 	}
 	a = xcalloc(1, sizeof *a);
 	a->fd = fd;
+	a->wait_ms = ADMIN_WAIT_MS;
 	a->path = xstrdup(path);
 	*out = a;
 	return 0;
@@ -54,6 +56,11 @@ void admin_client_free(struct admin_client *a)
 	buf_release(&a->in);
 	free(a->path);
 	free(a);
+}
+
+void admin_client_patience(struct admin_client *a, unsigned ms)
+{
+	a->wait_ms = ms;
 }
 
 static int send_all(struct admin_client *a, const char *p, size_t n, struct err *e)
@@ -77,15 +84,15 @@ static int read_line(struct admin_client *a, struct err *e)
 	buf_clear(&a->in);
 	for (;;) {
 		struct pollfd p = { .fd = a->fd, .events = POLLIN };
-		int n = poll(&p, 1, ADMIN_WAIT_MS);
+		int n = poll(&p, 1, (int)a->wait_ms);
 		uint8_t *to;
 		ssize_t r;
 
 		if (n < 0 && errno != EINTR)
 			return err_errno(e, errno, "%s: poll", a->path);
 		if (n == 0)
-			return err_set(e, ERR_TIMEOUT, "%s: no answer in %d s", a->path,
-				       ADMIN_WAIT_MS / 1000);
+			return err_set(e, ERR_TIMEOUT, "%s: no answer in %u s", a->path,
+				       a->wait_ms / 1000);
 		to = buf_reserve(&a->in, 65536);
 		r = n < 0 ? -1 : recv(a->fd, to, 65536, 0);
 		if (r < 0 && errno == EINTR)

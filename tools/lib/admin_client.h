@@ -16,6 +16,8 @@ struct admin_client;
 /* ERR_UNAVAILABLE when nobody listens there. */
 int admin_client_open(struct admin_client **out, const char *path, struct err *e);
 void admin_client_free(struct admin_client *a);
+/* Instead of ADMIN_WAIT_MS. */
+void admin_client_patience(struct admin_client *a, unsigned ms);
 /* Takes `request`.  0: *answer is the object with "ok" true, the caller's;
  * ERR_INVALID: the server refused: e->msg is its sentence, `name` its error;
  * other errors are the connection's, and `name` is empty. */

@@ -29,6 +29,7 @@ struct ctl {
 	const char *gateway[8], *home, *ca;
 	unsigned n_gateways;
 	const char *dir;     /* ca: folder of the CA */
+	bool once;           /* top: one picture, then the end */
 	bool force;          /* ca: write over what is there */
 	unsigned days;       /* ca: 0: the default of each kind */
 	uint64_t ttl_s;      /* of tokens; 0: the default of each command */
@@ -67,6 +68,8 @@ int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
 
 int ctl_doctor(struct ctl *c, int argc, char **argv);
+
+int ctl_top(struct ctl *c, int argc, char **argv);
 
 int ctl_ca(struct ctl *c, int argc, char **argv);
 int ctl_reload(struct ctl *c, int argc, char **argv);

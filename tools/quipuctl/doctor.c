@@ -18,6 +18,8 @@ static const struct {
 #undef X
 };
 
+#define PATIENCE_MS 5000 /* for one answer of a node */
+
 static const char *const grades[] = { "good", "warning", "error" };
 
 void doctor_find(struct doctor *d, enum doctor_check check, enum doctor_grade grade,
@@ -79,6 +81,7 @@ static void visit(struct doctor_node *nd, const char *socket)
 		gone(nd, &e);
 		return;
 	}
+	admin_client_patience(a, PATIENCE_MS);
 	before = clock_wall_ms(&clock_real);
 	if (ask(a, nd, "status", &nd->status)) {
 		after = clock_wall_ms(&clock_real);
