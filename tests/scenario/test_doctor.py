@@ -95,7 +95,7 @@ def test_a_cluster_by_and_by_less_well():
 def healthy(n):
     now = time.time()
     return {
-        "status": {"id": n, "version": "1.0", "uptime_s": 1000, "now_ms": int(now * 1000),
+        "status": {"id": n, "version": "1.0", "uptime_s": 1000,
                    "shards": 6, "led": 2, "calls": 0, "sends_open": 0,
                    "disk": {"level": "ok", "free_bytes": 1 << 40, "size_bytes": 2 << 40},
                    "journal": {"files_used": 2, "queued_bytes": 0}},
@@ -120,9 +120,11 @@ def healthy(n):
 
 
 class Forged:
-    """Three admin sockets; says(n)[verb] is what node n answers."""
+    """Three admin sockets; says[n][verb] is what node n answers, its clock being
+    skew_ms[n] off."""
 
     def __init__(self, folder):
+        self.skew_ms = {1: 0, 2: 0, 3: 0}
         self.says = {n: healthy(n) for n in (1, 2, 3)}
         self.where, self.servers = [], []
         for n in self.says:
@@ -138,7 +140,11 @@ class Forged:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
                 for line in self.rfile:
-                    answer = forged.says[n].get(json.loads(line)["verb"])
+                    verb = json.loads(line)["verb"]
+                    answer = forged.says[n].get(verb)
+                    if verb == "status" and isinstance(answer, dict):
+                        answer = {"now_ms": int(time.time() * 1000) +
+                                  forged.skew_ms[n], **answer}
                     if answer == "gone":
                         return
                     said = ({"ok": True, **answer} if answer is not None else
@@ -211,10 +217,8 @@ CASES = [
                              300_000), "300 ms"),
     ("fsync-slow", ERROR, put(["stats", "stats", "journal_fsync_seconds", "p99_us"],
                               1_300_000), "1300 ms"),
-    ("clock-skew", WARN, lambda s: s[2]["status"].update(
-        now_ms=int(time.time() * 1000) + 5000), "ms from this machine's"),
-    ("clock-skew", ERROR, lambda s: s[2]["status"].update(
-        now_ms=int(time.time() * 1000) - HOUR), "-3"),
+    ("clock-skew", WARN, 5000, "ms from this machine's"),
+    ("clock-skew", ERROR, -HOUR, "-3"),
     ("cert-expiry", WARN, lambda s: s[2]["certs"].update(
         gateway_until=int(time.time()) + 20 * 86400), "its gateway ends in"),
     ("cert-expiry", ERROR, lambda s: s[2]["certs"].update(links_until=5), "has expired"),
@@ -243,7 +247,10 @@ def test_all_is_well(forged):
 
 @pytest.mark.parametrize("check, grade, change, what", CASES)
 def test_one_thing_is_wrong(forged, check, grade, change, what):
-    change(forged.says)
+    if isinstance(change, int):
+        forged.skew_ms[2] = change
+    else:
+        change(forged.says)
     status, found = doctor(*forged.where)
     assert status == grade and ids(found) == {check}, found
     assert what in found[0]["what"] and found[0]["do"] and found[0]["means"]
