@@ -6,6 +6,16 @@
  *     DEVICE_REMOVE   account u64, device varint
  *     CURSOR          account u64, device varint, cursor varint
  *     META_INIT       shards varint
+ *     RETAIN          op u8, then by op:
+ *       TRIM          base, end, epoch varints
+ *       DEAD          base, end, epoch, gen, block varints, bits lv
+ *       WANT          base, end, epoch, gen varints
+ *       ROLL          nothing
+ *       RECEIPTS      end varint, lv: from u64, device, seq << 1 | part, offset
+ *                     varints, mid 16, Lamport, stamp, time, number varints, ...
+ *       POLICY        ttl ms varint
+ *       HOLD          account u64, on u8
+ *       ERASE         account u64
  *     SEND            to u64, from u64, device varint, part u8, class u8,
  *                     flags varint, ttl varint, seq, after, seen varints,
  *                     mid 16, [part 1: origin shard, offset, Lamport varints],
@@ -65,6 +75,57 @@ static void send_encode(struct buf *out, const struct cmd_send *s)
 	buf_lv(out, s->body, s->body_len);
 }
 
+static void retain_encode(struct buf *out, const struct cmd *c)
+{
+	const struct cmd_retain *r = &c->retain;
+
+	buf_u8(out, (uint8_t)r->op);
+	switch (r->op) {
+	case RETAIN_TRIM:
+	case RETAIN_DEAD:
+	case RETAIN_WANT:
+		buf_varint(out, r->base);
+		buf_varint(out, r->end);
+		buf_varint(out, r->epoch);
+		if (r->op != RETAIN_TRIM)
+			buf_varint(out, r->gen);
+		if (r->op == RETAIN_DEAD) {
+			buf_varint(out, r->block);
+			buf_lv(out, r->bytes, r->bytes_len);
+		}
+		break;
+	case RETAIN_ROLL:
+		break;
+	case RETAIN_RECEIPTS:
+		buf_varint(out, r->end);
+		buf_lv(out, r->bytes, r->bytes_len);
+		break;
+	case RETAIN_POLICY:
+		buf_varint(out, r->ttl_ms);
+		break;
+	case RETAIN_HOLD:
+		buf_u64(out, c->account);
+		buf_u8(out, r->on);
+		break;
+	case RETAIN_ERASE:
+		buf_u64(out, c->account);
+		break;
+	}
+}
+
+void retain_receipt_put(struct buf *out, const struct retain_receipt *r)
+{
+	buf_u64(out, r->from);
+	buf_varint(out, r->device);
+	buf_varint(out, r->id);
+	buf_varint(out, r->offset);
+	buf_put(out, r->mid, 16);
+	buf_varint(out, r->lamport);
+	buf_varint(out, r->stamp);
+	buf_varint(out, r->time_ms);
+	buf_varint(out, r->n);
+}
+
 void cmd_encode(struct buf *out, const struct cmd *c)
 {
 	buf_u8(out, (uint8_t)c->type);
@@ -87,6 +148,9 @@ void cmd_encode(struct buf *out, const struct cmd *c)
 		break;
 	case CMD_SEND:
 		send_encode(out, &c->send);
+		break;
+	case CMD_RETAIN:
+		retain_encode(out, c);
 		break;
 	}
 }
@@ -143,6 +207,80 @@ static int send_decode(struct cmd_send *s, struct cursor *c, struct err *e)
 	return 0;
 }
 
+int retain_receipt_get(struct retain_receipt *r, struct cursor *c)
+{
+	const uint8_t *p;
+
+	r->from = cursor_u64(c);
+	r->device = (uint32_t)bounded(c, UINT32_MAX);
+	r->id = cursor_varint(c);
+	r->offset = cursor_varint(c);
+	p = cursor_bytes(c, 16);
+	if (p)
+		memcpy(r->mid, p, 16);
+	r->lamport = bounded(c, U53_MAX);
+	r->stamp = bounded(c, U53_MAX);
+	r->time_ms = cursor_varint(c);
+	r->n = bounded(c, U53_MAX);
+	return c->bad ? ERR_FORMAT : 0;
+}
+
+static void retain_decode(struct cmd *c, struct cursor *in)
+{
+	struct cmd_retain *r = &c->retain;
+	struct retain_receipt one;
+	struct cursor list;
+	size_t n = 0;
+
+	r->raw = in->p;
+	r->op = (enum retain_op)cursor_u8(in);
+	switch (r->op) {
+	case RETAIN_TRIM:
+	case RETAIN_DEAD:
+	case RETAIN_WANT:
+		r->base = bounded(in, U53_MAX);
+		r->end = bounded(in, U53_MAX);
+		r->epoch = bounded(in, U53_MAX);
+		if (r->op != RETAIN_TRIM)
+			r->gen = (uint32_t)bounded(in, INT32_MAX);
+		if (r->op == RETAIN_DEAD) {
+			r->block = (uint32_t)bounded(in, INT32_MAX);
+			r->bytes = cursor_lv(in, RETAIN_BITS_MAX, &n);
+			in->bad |= !n;
+		}
+		in->bad |= r->base >= r->end;
+		break;
+	case RETAIN_ROLL:
+		break;
+	case RETAIN_RECEIPTS:
+		r->end = bounded(in, U53_MAX);
+		r->bytes = cursor_lv(in, RETAIN_RECEIPTS_MAX, &n);
+		list = cursor_of(r->bytes, in->bad ? 0 : n);
+		while (!in->bad && cursor_left(&list))
+			in->bad |= retain_receipt_get(&one, &list) != 0;
+		break;
+	case RETAIN_POLICY:
+		r->ttl_ms = bounded(in, TTL_MAX_S * 1000ull);
+		in->bad |= r->ttl_ms < RETAIN_TTL_MIN_MS;
+		break;
+	case RETAIN_HOLD:
+		c->account = cursor_u64(in);
+		n = cursor_u8(in);
+		in->bad |= n > 1 || !c->account;
+		r->on = n;
+		n = 0;
+		break;
+	case RETAIN_ERASE:
+		c->account = cursor_u64(in);
+		in->bad |= !c->account;
+		break;
+	default:
+		in->bad = true;
+	}
+	r->bytes_len = (uint32_t)n;
+	r->raw_len = in->bad ? 0 : (uint32_t)(in->p - r->raw);
+}
+
 int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 {
 	struct cursor in = cursor_of(p, n);
@@ -172,6 +310,9 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 	case CMD_SEND:
 		rv = send_decode(&c->send, &in, e);
 		break;
+	case CMD_RETAIN:
+		retain_decode(c, &in);
+		break;
 	default:
 		return err_set(e, ERR_FORMAT, "unknown command type %d",
 			       (int)c->type);
@@ -182,7 +323,8 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 		return err_set(e, ERR_FORMAT,
 			       "command type %d: wrong length or range",
 			       (int)c->type);
-	if (c->type != CMD_SEND && c->type != CMD_META_INIT && !c->account)
+	if (c->type != CMD_SEND && c->type != CMD_META_INIT &&
+	    c->type != CMD_RETAIN && !c->account)
 		return err_set(e, ERR_FORMAT, "account id 0");
 	return 0;
 }

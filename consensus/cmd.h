@@ -45,6 +45,7 @@ enum cmd_type {
 	CMD_SEND = 4,
 	CMD_CURSOR = 5,        /* account, device, cursor: highest acked number */
 	CMD_META_INIT = 6,     /* shard 0: slot table and shard count */
+	CMD_RETAIN = 20,       /* enum retain_op */
 };
 
 struct cmd_send {
@@ -62,6 +63,44 @@ struct cmd_send {
 	uint32_t headers_len, body_len;
 };
 
+/* What may go (retain.c proposes the first five; operators the others). */
+enum retain_op {
+	RETAIN_TRIM = 1,     /* base, end, epoch: nothing before `end` is kept */
+	RETAIN_DEAD = 2,     /* base, end, epoch, gen, block, bits */
+	RETAIN_WANT = 3,     /* base, end, epoch, gen: rewrite with those bits */
+	RETAIN_ROLL = 4,     /* seal the open segment */
+	RETAIN_RECEIPTS = 5, /* end, receipts: acks of records that will go */
+	RETAIN_POLICY = 6,   /* ttl_ms: of records without their own */
+	RETAIN_HOLD = 7,     /* account, on */
+	RETAIN_ERASE = 8,    /* account */
+};
+
+struct cmd_retain {
+	enum retain_op op;
+	uint64_t base, end;    /* a segment of the proposer: records [base, end) */
+	uint64_t epoch;        /* of the policy under which it was judged */
+	uint32_t gen, block;
+	const uint8_t *bytes;  /* DEAD: bits; RECEIPTS: retain_receipt_put() */
+	uint32_t bytes_len;
+	uint64_t ttl_ms;
+	bool on;
+	const uint8_t *raw;    /* when decoded: its own bytes */
+	uint32_t raw_len;
+};
+#define RETAIN_BITS_MAX 8192u          /* bytes of DEAD: 65,536 records */
+#define RETAIN_RECEIPTS_MAX (48u << 10) /* bytes of RECEIPTS */
+#define RETAIN_TTL_MIN_MS 1000u
+
+/* The ack of one send. */
+struct retain_receipt {
+	uint64_t from, id, offset, lamport, stamp, time_ms, n; /* id: seq << 1 | part */
+	uint32_t device;
+	uint8_t mid[16];
+};
+struct cursor;
+void retain_receipt_put(struct buf *out, const struct retain_receipt *r);
+int retain_receipt_get(struct retain_receipt *r, struct cursor *c);
+
 struct cmd {
 	enum cmd_type type;
 	uint64_t account;
@@ -69,6 +108,7 @@ struct cmd {
 	uint64_t cursor;
 	uint32_t shards;       /* META_INIT */
 	struct cmd_send send;
+	struct cmd_retain retain;
 };
 
 void cmd_encode(struct buf *out, const struct cmd *c);

@@ -1,31 +1,9 @@
 /* What each command does, in the order of protocol.md section 6.  Nothing here
  * may differ between replicas: same entries, same bytes. */
-#include "consensus/machine.h"
+#include "consensus/machine_impl.h"
 #include "base/assert.h"
 #include "base/cursor.h"
 #include "base/hash.h"
-
-enum account_row {
-	A_NEXT_DEVICE = 0,  /* u32, next number to give */
-	A_N_DEVICES = 4,    /* u32 */
-	A_LAST_N = 8,       /* u64, last inbox number */
-	A_FLOOR = 16,       /* u64, lowest cursor of its devices */
-	A_CREATED = 24,     /* u64, ms */
-	A_LIST = 32,        /* u32, device list epoch */
-	A_DEVICES = 40,     /* DEVICES_MAX x u32, numbers, 0: free */
-	ACCOUNT_ROW = 64,
-};
-
-enum device_row {
-	D_CURSOR = 0,  /* u64, highest number acknowledged */
-	D_CREATED = 8, /* u64, ms */
-	D_EPOCH = 16,  /* u32, raised to revoke */
-	D_FLAGS = 20,  /* u32, DEVICE_REMOVED */
-	DEVICE_ROW = 24,
-};
-#define DEVICE_REMOVED 1u
-
-enum dedupe_row { U_FLOOR = 0, U_COUNT = 8, U_SET = 16, DEDUPE_SLOT = 16 };
 
 /* Keys are big endian, so that rows of one account are neighbours in order. */
 static unsigned device_key(uint8_t key[12], uint64_t account, uint32_t device)
@@ -38,7 +16,7 @@ static unsigned device_key(uint8_t key[12], uint64_t account, uint32_t device)
 	return 12;
 }
 
-static uint8_t *account_get(struct machine *m, uint64_t account)
+uint8_t *machine_account(struct machine *m, uint64_t account)
 {
 	uint64_t key = __builtin_bswap64(account);
 	uint32_t len;
@@ -46,7 +24,8 @@ static uint8_t *account_get(struct machine *m, uint64_t account)
 	return row_get(m->store, T_ACCOUNT, &key, 8, &len);
 }
 
-static uint8_t *device_get(struct machine *m, uint64_t account, uint32_t device)
+uint8_t *machine_device_row(struct machine *m, uint64_t account,
+			    uint32_t device)
 {
 	uint8_t key[12];
 	uint32_t len;
@@ -58,7 +37,7 @@ static uint8_t *device_get(struct machine *m, uint64_t account, uint32_t device)
 static int apply_account_add(struct machine *m, const struct cmd *c)
 {
 	uint64_t key = __builtin_bswap64(c->account);
-	uint8_t *row = account_get(m, c->account);
+	uint8_t *row = machine_account(m, c->account);
 
 	if (row)
 		return ST_EXISTS;
@@ -72,7 +51,7 @@ static int apply_account_add(struct machine *m, const struct cmd *c)
  * from.  An account without devices keeps everything. */
 static void floor_update(struct machine *m, uint64_t account)
 {
-	uint8_t *row = account_get(m, account);
+	uint8_t *row = machine_account(m, account);
 	uint32_t devices[DEVICES_MAX];
 	uint64_t floor = UINT64_MAX;
 	unsigned i;
@@ -84,12 +63,12 @@ static void floor_update(struct machine *m, uint64_t account)
 
 		if (!devices[i])
 			continue;
-		d = device_get(m, account, devices[i]);
+		d = machine_device_row(m, account, devices[i]);
 		AN(d);
 		if (get_u64(d + D_CURSOR) < floor)
 			floor = get_u64(d + D_CURSOR);
 	}
-	row = account_get(m, account);
+	row = machine_account(m, account);
 	if (floor != UINT64_MAX && floor > get_u64(row + A_FLOOR)) {
 		put_u64(row + A_FLOOR, floor);
 		row_dirty(m->store, row);
@@ -99,12 +78,12 @@ static void floor_update(struct machine *m, uint64_t account)
 static int apply_device_add(struct machine *m, const struct cmd *c,
 			    struct result *r)
 {
-	uint8_t *row = account_get(m, c->account), key[12];
+	uint8_t *row = machine_account(m, c->account), key[12];
 	uint32_t number;
 	uint64_t start;
 	unsigned i;
 
-	if (!row)
+	if (!row || get_u32(row + A_FLAGS) & ACCOUNT_ERASED)
 		return ST_NOT_FOUND;
 	for (i = 0; i < DEVICES_MAX; i++)
 		if (!get_u32(row + A_DEVICES + 4 * i))
@@ -132,7 +111,7 @@ static int apply_device_add(struct machine *m, const struct cmd *c,
 
 static int apply_device_remove(struct machine *m, const struct cmd *c)
 {
-	uint8_t *row = account_get(m, c->account), *d;
+	uint8_t *row = machine_account(m, c->account), *d;
 	unsigned i;
 
 	if (!row)
@@ -146,7 +125,7 @@ static int apply_device_remove(struct machine *m, const struct cmd *c)
 	put_u32(row + A_N_DEVICES, get_u32(row + A_N_DEVICES) - 1);
 	put_u32(row + A_LIST, get_u32(row + A_LIST) + 1);
 	row_dirty(m->store, row);
-	d = device_get(m, c->account, c->device);
+	d = machine_device_row(m, c->account, c->device);
 	AN(d);
 	put_u32(d + D_EPOCH, get_u32(d + D_EPOCH) + 1);
 	put_u32(d + D_FLAGS, get_u32(d + D_FLAGS) | DEVICE_REMOVED);
@@ -158,13 +137,13 @@ static int apply_device_remove(struct machine *m, const struct cmd *c)
 
 static int apply_cursor(struct machine *m, const struct cmd *c)
 {
-	uint8_t *row = account_get(m, c->account), *d;
+	uint8_t *row = machine_account(m, c->account), *d;
 
 	if (!row)
 		return ST_NOT_FOUND;
 	if (c->cursor > get_u64(row + A_LAST_N))
 		return ST_AHEAD;
-	d = device_get(m, c->account, c->device);
+	d = machine_device_row(m, c->account, c->device);
 	if (!d)
 		return ST_NOT_FOUND;
 	if (get_u32(d + D_FLAGS) & DEVICE_REMOVED)
@@ -232,7 +211,22 @@ static int answer_duplicate(struct machine *m, const struct cmd_send *s,
 	int rv;
 
 	m->duplicates++;
-	if (offset >= base) {
+	if (offset < store_trimmed(m->store)) {
+		const uint8_t *kept = machine_receipt(m, s->from, s->device,
+						      s->seq << 1 | s->part);
+
+		if (!kept) {
+			*st = ST_SETTLED;
+			return 0;
+		}
+		d.same = memcmp(kept + R_MID, s->mid, 16) == 0;
+		r->lamport = get_u64(kept + R_LAMPORT);
+		r->stamp = get_u64(kept + R_STAMP);
+		r->offset = offset;
+		r->time_ms = get_u64(kept + R_TIME);
+		r->n = get_u64(kept + R_N);
+		r->dup = true;
+	} else if (offset >= base) {
 		AN(offset - base < m->n_recs);
 		dup_result(&d, &m->recs[offset - base]);
 	} else {
@@ -259,7 +253,7 @@ static uint32_t set_place(const uint8_t *set, uint32_t count, uint64_t id)
 	return i;
 }
 
-static bool set_has(const uint8_t *row, uint64_t id, uint64_t *offset)
+bool machine_set_has(const uint8_t *row, uint64_t id, uint64_t *offset)
 {
 	uint32_t count = get_u32(row + U_COUNT);
 	const uint8_t *set = row + U_SET;
@@ -273,14 +267,19 @@ static bool set_has(const uint8_t *row, uint64_t id, uint64_t *offset)
 
 /* Put (id, offset) in; when full the smallest leaves and raises the floor.  The
  * row grows in powers of two up to DEDUPE_SET_MAX slots. */
-static void set_insert(struct machine *m, uint8_t *row, uint32_t len,
-		       const uint8_t key[12], uint64_t id, uint64_t offset)
+static void set_insert(struct machine *m, const struct cmd_send *s,
+		       uint8_t *row, uint32_t len, const uint8_t key[12],
+		       uint64_t id, uint64_t offset)
 {
 	uint32_t count = get_u32(row + U_COUNT), i;
+	uint64_t gone = 0;
 	uint8_t *set;
 
 	if (count == DEDUPE_SET_MAX) {
 		uint64_t seq = get_u64(row + U_SET) >> 1;
+
+		if (get_u64(row + U_SET + 8) < m->kept)
+			gone = get_u64(row + U_SET);
 
 		if (seq > get_u64(row + U_FLOOR))
 			put_u64(row + U_FLOOR, seq);
@@ -299,6 +298,8 @@ static void set_insert(struct machine *m, uint8_t *row, uint32_t len,
 	put_u64(set + i * DEDUPE_SLOT + 8, offset);
 	put_u32(row + U_COUNT, count + 1);
 	row_dirty(m->store, row);
+	if (gone)
+		machine_receipt_drop(m, s->from, s->device, gone);
 }
 
 static uint64_t max_u64(uint64_t a, uint64_t b)
@@ -344,7 +345,7 @@ static struct record *record_add(struct machine *m, const struct cmd_send *s,
 	return rec;
 }
 
-static uint64_t batch_clock(const struct machine *m)
+uint64_t machine_clock(const struct machine *m)
 {
 	return m->n_recs ? m->recs[m->n_recs - 1].lamport
 			 : store_meta(m->store)->clock;
@@ -364,6 +365,14 @@ static uint64_t lamport_limit(const struct machine *m, uint64_t clock)
 	return max_u64(limit, clock);
 }
 
+static bool mailbox_full(struct machine *m, uint64_t account)
+{
+	const uint8_t *row = machine_account(m, account);
+
+	return get_u64(row + A_LAST_N) - get_u64(row + A_FLOOR) >=
+	       MAILBOX_RECORDS_MAX;
+}
+
 static int apply_send(struct machine *m, const struct cmd_send *s,
 		      const uint8_t nonce[16], struct result *r, struct err *e,
 		      int *st)
@@ -373,7 +382,7 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 	struct record *rec;
 	uint32_t len = 0;
 
-	account = account_get(m, s->to);
+	account = machine_account(m, s->to);
 	if (!account) { /* 1 */
 		*st = ST_UNKNOWN_RECIPIENT;
 		return 0;
@@ -383,14 +392,14 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 	if (row) {
 		uint64_t floor = get_u64(row + U_FLOOR);
 
-		if (set_has(row, id, &offset)) /* 2 */
+		if (machine_set_has(row, id, &offset)) /* 2 */
 			return answer_duplicate(m, s, offset, r, e, st);
 		if (s->seq <= floor) { /* 3 */
 			*st = ST_SETTLED;
 			return 0;
 		}
 		if (s->part == 0 && s->after > floor && /* 4 */
-		    !set_has(row, s->after << 1, &offset)) {
+		    !machine_set_has(row, s->after << 1, &offset)) {
 			*st = ST_GAP;
 			return 0;
 		}
@@ -398,20 +407,28 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 		*st = ST_GAP;
 		return 0;
 	}
-	clock = batch_clock(m);
+	clock = machine_clock(m);
 	stamp = max_u64(max_u64(clock, s->seen),
 			s->part ? s->origin_lamport : 0) + 1;
 	if (stamp - 1 > lamport_limit(m, clock) || stamp > LAMPORT_MAX) {
 		*st = ST_CLOCK;
 		return 0;
 	}
-	account = account_get(m, s->to);
-	if (s->part == 0 && s->cls && /* 7 */
-	    get_u64(account + A_LAST_N) - get_u64(account + A_FLOOR) >=
-		    MAILBOX_RECORDS_MAX) {
+	if (get_u32(machine_account(m, s->to) + A_FLAGS) & ACCOUNT_ERASED) {
+		*st = ST_UNKNOWN_RECIPIENT;
+		return 0;
+	}
+	if (s->part == 0 && s->cls && mailbox_full(m, s->to)) { /* 7 */
+		int rv = machine_floor_by_trim(m, s->to, e);
+
+		if (rv)
+			return rv;
+	}
+	if (s->part == 0 && s->cls && mailbox_full(m, s->to)) {
 		*st = ST_MAILBOX_FULL;
 		return 0;
 	}
+	account = machine_account(m, s->to);
 	if (s->cls) { /* a void takes its number and no place in the inbox */
 		n = get_u64(account + A_LAST_N) + 1;
 		put_u64(account + A_LAST_N, n);
@@ -424,7 +441,7 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 	} else {
 		row = row_get(m->store, T_DEDUPE, key, 12, &len);
 	}
-	set_insert(m, row, len, key, id, rec->offset);
+	set_insert(m, s, row, len, key, id, rec->offset);
 	r->lamport = s->part ? s->origin_lamport : stamp;
 	r->stamp = stamp;
 	r->offset = rec->offset;
@@ -465,6 +482,9 @@ static int apply_one(struct machine *m, const uint8_t nonce[16],
 	case CMD_SEND:
 		rv = apply_send(m, &c.send, nonce, r, e, &st);
 		break;
+	case CMD_RETAIN:
+		st = machine_apply_retain(m, &c, nonce);
+		break;
 	}
 	r->status = st;
 	m->refused += st != ST_OK;
@@ -484,6 +504,8 @@ int machine_apply(struct machine *m, struct entry *e, unsigned *n,
 	m->time_ms = max_u64(cursor_u64(&in), store_meta(m->store)->last_time_ms);
 	count = cursor_varint(&in);
 	m->n_recs = 0;
+	m->roll = false;
+	m->kept = machine_policy(m, P_KEPT);
 	if (in.bad || count > BATCH_RECORDS_MAX)
 		return err_set(err, ERR_FORMAT, "batch %llu: bad head",
 			       (unsigned long long)e->index);
@@ -505,15 +527,15 @@ int machine_apply(struct machine *m, struct entry *e, unsigned *n,
 		return err_set(err, ERR_FORMAT, "batch %llu: trailing bytes",
 			       (unsigned long long)e->index);
 	*n = (unsigned)count;
-	return store_append(m->store, e->term, e->index, m->recs, m->n_recs,
-			    err);
+	rv = store_append(m->store, e->term, e->index, m->recs, m->n_recs, err);
+	return rv || !m->roll ? rv : store_roll(m->store, err);
 }
 
 /* ---- queries ---------------------------------------------------------------- */
 
 uint64_t machine_inbox_end(struct machine *m, uint64_t account)
 {
-	uint8_t *row = account_get(m, account);
+	uint8_t *row = machine_account(m, account);
 
 	return row ? get_u64(row + A_LAST_N) : 0;
 }
@@ -521,7 +543,7 @@ uint64_t machine_inbox_end(struct machine *m, uint64_t account)
 bool machine_device(struct machine *m, uint64_t account, uint32_t device,
 		    struct result *r)
 {
-	uint8_t *d = device_get(m, account, device);
+	uint8_t *d = machine_device_row(m, account, device);
 
 	if (!d)
 		return false;
@@ -533,10 +555,10 @@ bool machine_device(struct machine *m, uint64_t account, uint32_t device,
 static void query_account(struct machine *m, const struct query *q,
 			  struct result *r)
 {
-	uint8_t *row = account_get(m, q->account);
+	uint8_t *row = machine_account(m, q->account);
 	unsigned i;
 
-	if (!row) {
+	if (!row || (get_u32(row + A_FLAGS) & ACCOUNT_ERASED && !q->device)) {
 		r->status = ST_NOT_FOUND;
 		return;
 	}
@@ -568,6 +590,18 @@ static bool page_record(void *arg, const struct record *rec)
 	return pg->out->len < RESULT_RECORDS_MAX - 2 * RECORD_PAYLOAD_MAX;
 }
 
+/* The oldest number that is kept, exactly when the device (or who asks for `from`)
+ * has not got there yet. */
+static int query_oldest(struct machine *m, const struct query *q,
+			struct result *r, struct err *e)
+{
+	uint64_t from = q->from ? q->from : q->device ? r->cursor + 1 : 0;
+
+	return r->status ? 0
+			 : store_key_oldest(m->store, q->account, from,
+					    &r->inbox_oldest, e);
+}
+
 int machine_query(struct machine *m, const struct query *q, struct result *r,
 		  struct buf *records, struct err *e)
 {
@@ -582,25 +616,37 @@ int machine_query(struct machine *m, const struct query *q, struct result *r,
 	buf_clear(records);
 	query_account(m, q, r);
 	rv = store_check(m->store, e);
+	if (!rv && q->type == QUERY_ACCOUNT)
+		rv = query_oldest(m, q, r, e);
 	if (rv || q->type == QUERY_ACCOUNT || r->status)
 		return rv;
 	if (!q->back) {
 		uint64_t from = q->from ? q->from : 1;
 
-		r->next = from - 1;
+		/* What is gone is told, and the page starts behind it. */
 		if (from <= r->inbox_end)
 			rv = store_read_key(m->store, q->account, from, limit,
 					    bytes, page_record, &pg, &oldest, e);
+		if (rv == ERR_TRUNCATED) {
+			r->inbox_oldest = from = oldest;
+			rv = from <= r->inbox_end
+				     ? store_read_key(m->store, q->account, from,
+						      limit, bytes, page_record,
+						      &pg, &oldest, e)
+				     : 0;
+		}
+		if (!r->n_records)
+			r->next = from - 1;
 		r->next++;
 		r->complete = r->next > r->inbox_end;
 	} else {
 		rv = store_read_key_back(m->store, q->account, q->from, limit,
 					 bytes, page_record, &pg, &oldest, e);
+		if (rv == ERR_TRUNCATED) {
+			r->inbox_oldest = oldest;
+			rv = 0;
+		}
 		r->complete = r->n_records == 0 || r->next <= oldest;
-	}
-	if (rv == ERR_TRUNCATED) {
-		r->inbox_oldest = oldest;
-		rv = 0;
 	}
 	r->records = records->data;
 	r->records_len = records->len;

@@ -11,6 +11,7 @@
 #include "consensus/cmd.h"
 #include "log/entry.h"
 #include "log/store.h"
+#include "log/survey.h"
 
 #define BATCH_RECORDS_MAX 1024 /* commands in one entry */
 
@@ -22,6 +23,11 @@ enum machine_table {
 			  zero u32, count x (seq << 1 | part u64, offset u64),
 			  ascending by the first */
 	T_META = 4,    /* "slots" -> epoch u32, shards u32, 16,384 x u16 */
+	T_RETAIN = 20, /* "policy" -> epoch, ttl ms (0: 30 days), receipts below
+			  this offset, trims u64 */
+	T_RECEIPT = 21, /* account BE64, device BE32, (seq << 1 | part) BE64 ->
+			  mid 16, Lamport, stamp, time, number u64: the ack of a
+			  send whose record was trimmed, while T_DEDUPE has it */
 };
 
 struct machine {
@@ -33,6 +39,9 @@ struct machine {
 	unsigned n_recs;
 	uint64_t duplicates, refused;
 	bool devices_removed;   /* by a batch; the reader clears it */
+	uint64_t erased;        /* accounts, since the machine was made */
+	bool roll;              /* the batch seals the segment */
+	uint64_t kept;          /* T_RECEIPT has no rows of records from here on */
 };
 
 /* Apply a GROUP_COMMAND entry and append its frame.  results[0..n) hold the
@@ -46,6 +55,24 @@ int machine_apply(struct machine *m, struct entry *e, unsigned *n,
  * `records` (cleared first), which the result borrows. */
 int machine_query(struct machine *m, const struct query *q, struct result *r,
 		  struct buf *records, struct err *e);
+
+/* ---- for the leader's look at what may go (retain.c) --------------------- */
+
+enum retain_verdict {
+	VERDICT_LIVE,
+	VERDICT_HELD,   /* by an audit hold */
+	VERDICT_DEAD,   /* every device acknowledged it, or its time is over */
+	VERDICT_ERASED, /* its account is */
+};
+/* A record of this shard, as of what is applied. `ttl_ms`: machine_ttl_ms(). */
+enum retain_verdict machine_judge(struct machine *m, const struct survey_fact *f,
+				  uint64_t now_ms, uint64_t ttl_ms);
+uint64_t machine_ttl_ms(struct machine *m);
+/* Raised whenever less may go than before; commands name it. */
+uint64_t machine_retain_epoch(struct machine *m);
+/* A repeat of this send would still be answered with this record's ack. */
+bool machine_remembers(struct machine *m, uint64_t account, uint32_t device,
+		       uint64_t id, uint64_t offset);
 
 /* Last inbox number of an account, 0 when there is none or no account. */
 uint64_t machine_inbox_end(struct machine *m, uint64_t account);

@@ -446,7 +446,8 @@ static bool work_waits(const struct node *n)
 
 uint64_t node_deadline_us(const struct node *n)
 {
-	uint64_t ms = n->tick_ms, jus, snap = snap_deadline_ms(n);
+	uint64_t ms = n->tick_ms, jus, snap = snap_deadline_ms(n),
+		 retain = retain_deadline_ms(n);
 	uint32_t i;
 
 	if (work_waits(n))
@@ -456,6 +457,8 @@ uint64_t node_deadline_us(const struct node *n)
 			ms = n->shards[i].deadline_ms;
 	if (snap < ms)
 		ms = snap;
+	if (retain < ms)
+		ms = retain;
 	/* All shards' timers on one grid: one wake-up, one write per peer. */
 	ms = (ms + TICK_MS - 1) / TICK_MS * TICK_MS;
 	jus = journal_tick(n->journal, clock_us(n->env.clock));
@@ -545,6 +548,10 @@ void node_tick(struct node *n)
 	if (now_ms >= n->snap.due_ms)
 		snap_tick(n, now_ms);
 	source_serve(n);
+	if (now_ms >= n->retain.due_ms)
+		retain_tick(n, now_ms);
+	if (n->dead)
+		return;
 	if (!n->deaf)
 		checkpoints(n, now_ms);
 }
@@ -618,6 +625,7 @@ int node_open(struct node **out, const struct node_config *cfg,
 	remotes_init(&n->remotes);
 	n->snap.rate = cfg->snapshot_rate ? cfg->snapshot_rate : SNAP_RATE;
 	n->ckpt_shard = UINT32_MAX;
+	retain_init(n, &cfg->retain);
 	n->recs = xcalloc(BATCH_RECORDS_MAX, sizeof *n->recs);
 	n->results = xcalloc(BATCH_RECORDS_MAX, sizeof *n->results);
 	n->shards = xcalloc(n->n_shards, sizeof *n->shards);
@@ -655,6 +663,7 @@ void node_close(struct node *n)
 	uint32_t i;
 
 	n->dead = true;
+	retain_close(n);
 	/* First: after a simulated crash it still holds requests of shards. */
 	if (n->journal)
 		journal_close(n->journal);

@@ -14,6 +14,7 @@
 #include "consensus/group.h"
 #include "consensus/level.h"
 #include "consensus/net.h"
+#include "consensus/retain.h"
 #include "log/disk.h"
 #include "log/journal.h"
 #include "log/kv.h"
@@ -38,6 +39,7 @@ struct node_config {
 	uint32_t batch_bytes, batch_records, batch_inflight;
 	struct level_config level;
 	uint64_t snapshot_rate; /* bytes a second, 0: the default */
+	struct retain_config retain;
 };
 
 struct node_env {

@@ -41,6 +41,7 @@ struct node {
 	uint64_t calls, subs;
 
 	struct snap_node snap;
+	struct retain_node retain;
 
 	struct buf scratch, page;
 	uint8_t nonces[4096]; /* drawn in one go: a syscall per 256 */

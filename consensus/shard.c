@@ -435,7 +435,8 @@ static void on_follow_read(struct group_read *r, int status, uint64_t index)
 	if (!status) {
 		struct query q = { .type = QUERY_ACCOUNT,
 				   .account = f->account,
-				   .device = f->device };
+				   .device = f->device,
+				   .from = f->next_n };
 
 		if (machine_query(&s->machine, &q, &res, &s->node->page, &err))
 			status = ERR_UNAVAILABLE;
@@ -456,6 +457,9 @@ static void on_follow_read(struct group_read *r, int status, uint64_t index)
 	}
 	if (!f->next_n)
 		f->next_n = res.cursor + 1;
+	/* start() tells who follows; the records go on behind it. */
+	if (f->next_n < res.inbox_oldest)
+		f->next_n = res.inbox_oldest;
 	f->acked = f->next_n - 1;
 	f->serving = true;
 	follower_start(s->node, f, &res);
@@ -533,6 +537,12 @@ static bool follower_serve(struct shard *s, struct follower *f)
 		free(f);
 		return false;
 	}
+	if (rv == ERR_TRUNCATED) {
+		/* Trimmed while it lagged: it is told when it starts again. */
+		follower_end(s->node, f, rv);
+		follower_drop(s, f);
+		return false;
+	}
 	if (rv) {
 		log_event(LOG_ERROR, "follow_failed",
 			  "shard=%u account=%016" PRIx64 " why=%s", s->id,
@@ -599,17 +609,24 @@ bool shard_turn(struct shard *s)
 /* ---- checkpoints ------------------------------------------------------------------- */
 
 #define CKPT_RETRY_MS 1000 /* after one that found a full disk */
+#define CKPT_DOOMED_MS 2000 /* one that frees space, after the one before */
 
 bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 {
 	const struct node *n = s->node;
 
 	/* A faulty one may have no store. */
-	if (s->faulty || s->marking || install_holds(s) ||
-	    store_meta(s->store)->applied_index <= s->durable_index)
+	if (s->faulty || s->marking || install_holds(s))
+		return false;
+	if (s->ckpt_retry_ms && now_ms < s->ckpt_retry_ms)
+		return false;
+	/* Files wait for it to be removed. */
+	if (store_doomed(s->store) && now_ms - s->ckpt_ms >= CKPT_DOOMED_MS)
+		return true;
+	if (store_meta(s->store)->applied_index <= s->durable_index)
 		return false;
 	if (s->ckpt_retry_ms)
-		return now_ms >= s->ckpt_retry_ms;
+		return true;
 	return s->bytes_since_ckpt >= n->cfg.checkpoint_bytes ||
 	       now_ms - s->ckpt_ms >= n->cfg.checkpoint_age_ms ||
 	       store_dirty_bytes(s->store) >
@@ -647,6 +664,16 @@ void shard_mark(struct shard *s)
 	s->marking = !journal_submit(j, &s->mark);
 }
 
+/* What it removed. */
+static void freed(struct shard *s)
+{
+	struct store_stats st;
+
+	store_stats(s->store, &st);
+	metric_add(M_RETAIN_FREED, st.freed_bytes - s->retain.freed);
+	s->retain.freed = st.freed_bytes;
+}
+
 static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 			  const struct err *e)
 {
@@ -668,6 +695,7 @@ static void on_checkpoint(void *arg, int status, uint64_t index, uint64_t term,
 		return;
 	}
 	metric_add(M_CHECKPOINTS, 1);
+	freed(s);
 	s->durable_index = index;
 	s->durable_term = term;
 	shard_mark(s);
@@ -764,6 +792,7 @@ void shard_reopen(struct shard *s)
 	struct err e = { 0 };
 
 	AN(s->role != GROUP_LEADER && list_empty(&s->reads));
+	retain_shard_gone(s);
 	group_close(s->group);
 	s->group = NULL;
 	store_close(s->store);
@@ -771,6 +800,7 @@ void shard_reopen(struct shard *s)
 	s->role = GROUP_FOLLOWER;
 	s->leader = 0;
 	s->bytes_since_ckpt = s->ckpt_retry_ms = 0;
+	s->retain.freed = 0;
 	if (open_replica(s, &e)) {
 		node_fatal(s->node, &e);
 		return;

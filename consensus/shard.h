@@ -101,6 +101,7 @@ struct shard {
 	uint64_t install_retry_ms, source_retry_ms; /* not before */
 	bool install_bad;      /* the last one was damaged: copy nothing of ours */
 	uint64_t handover_ms;  /* not before: next try to hand leadership on */
+	struct retain_shard retain;
 };
 
 /* Close group and store, open them on what the journal says is in force now. */

@@ -60,6 +60,8 @@ void source_drop(struct shard *s)
 		return;
 	}
 	s->source = NULL;
+	if (s->store)
+		store_hold(s->store, false);
 	s->node->snap.sources--;
 	/* After a crash the next start removes it. */
 	if (!s->node->dead)
@@ -117,6 +119,7 @@ static void source_start(struct shard *s)
 					.done = export_done,
 					.arg = src };
 	s->source = src;
+	store_hold(s->store, true); /* what it names must stay */
 	n->snap.sources++;
 	n->snap.works++;
 	n->env.disk->ops->work(n->env.disk, &src->work);

@@ -263,6 +263,11 @@ static int open_node(struct quipud *q, struct err *e)
 			   .refuse = (unsigned)c->disk.refuse,
 			   .readonly = (unsigned)c->disk.readonly,
 			   .reserve = c->disk.reserve },
+		.retain = { .enabled = c->retain.enabled,
+			    .period_ms = c->retain.period_s * 1000,
+			    .rate = c->retain.rate,
+			    .roll_ms = c->retain.roll_s * 1000,
+			    .live = (uint32_t)c->retain.live },
 	};
 	struct node_env env = {
 		.disk = q->disk,

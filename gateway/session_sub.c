@@ -230,8 +230,11 @@ static void on_start(struct node_sub *sub, const struct result *r)
 	} else if (!s->barren) {
 		if (r->inbox_end > s->end)
 			s->end = r->inbox_end;
-		if (s->next_n < r->inbox_oldest)
-			skip_to(s, r->inbox_oldest);
+		/* It lagged until its time was over.  A welcome tells it. */
+		if (s->next_n < r->inbox_oldest) {
+			session_close(s, CLOSE_GOING_AWAY, "history starts later");
+			return;
+		}
 		credit(s); /* recvs since it was asked for */
 		look_caught_up(s);
 	}

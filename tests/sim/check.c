@@ -27,6 +27,8 @@ void check_release(struct check *c)
 		free(c->numbers[i]);
 }
 
+#define GONE 16u /* flag of a delivery: there is no content any more */
+
 static uint64_t max_u64(uint64_t a, uint64_t b)
 {
 	return a > b ? a : b;
@@ -191,11 +193,44 @@ void check_page(struct check *c, struct device *d, const struct client_event *ev
 		if (i && rec->n != rec[-1].n + 1 && rec->n + 1 != rec[-1].n)
 			run_fail(c->run, "a page has number %" PRIu64
 					 " after %" PRIu64, rec->n, rec[-1].n);
-		if (xxh3(rec->body, rec->body_len) != s->body_hash)
+		if (!(rec->flags & GONE) &&
+		    xxh3(rec->body, rec->body_len) != s->body_hash)
 			run_fail(c->run, "%" PRIu64 " is in a page, but changed",
 				 s->number);
 		d->seen_lamport = max_u64(d->seen_lamport, rec->lamport);
 	}
+}
+
+/* What is gone for the device that is told must be known to be gone: history.c looks
+ * at when and why. */
+static bool all_have(struct run *r, struct device *d, uint64_t n)
+{
+	uint64_t slot = xxh3(&d->account, 8) % SLOTS;
+	struct history *h = &r->history[slot % r->p.world.node.shards];
+	size_t i;
+
+	for (i = 0; i < h->n; i++)
+		if (h->v[i].key == d->account && h->v[i].n == n)
+			return h->v[i].stubbed;
+	return false;
+}
+
+void check_hole(struct check *c, struct device *d, uint64_t from, uint64_t to)
+{
+	uint64_t n;
+
+	c->holes++;
+	sim_trace(&c->run->world.sim, "device %u.%u is told: %" PRIu64 "..%" PRIu64
+				      " are gone", d->account_i, d->number, from,
+		  to);
+	if (from != d->last_n + 1 || to < from)
+		run_fail(c->run, "device %u.%u was told of a hole from %" PRIu64
+				 " to %" PRIu64 " after %" PRIu64,
+			 d->account_i, d->number, from, to, d->last_n);
+	history_hole(c->run, d, from, to);
+	for (n = from; n <= to; n++)
+		seen_at(d, n)->hole = true;
+	d->last_n = to;
 }
 
 void check_record(struct check *c, struct device *d,
@@ -213,7 +248,13 @@ void check_record(struct check *c, struct device *d,
 	c->delivered++;
 	check_number(c, d->account_i, rec->n, s);
 	memcpy(now.mid, rec->mid, 16);
-	now.body_hash = xxh3(rec->body, rec->body_len);
+	/* A stub says that there was something. */
+	now.body_hash = rec->flags & GONE ? s->body_hash
+					  : xxh3(rec->body, rec->body_len);
+	if (rec->flags & GONE && !all_have(r, d, rec->n))
+		run_fail(r, "device %u.%u got number %" PRIu64 " without its "
+			    "content, and nothing says that it may go",
+			 d->account_i, d->number, rec->n);
 	if (rec->n != d->last_n + 1) {
 		c->reordered++;
 		run_fail(r, "device %u.%u got number %" PRIu64 " after %" PRIu64,
@@ -222,7 +263,7 @@ void check_record(struct check *c, struct device *d,
 	d->last_n = rec->n;
 	d->seen_lamport = max_u64(d->seen_lamport, rec->lamport);
 	was = seen_at(d, rec->n);
-	if (was->from && memcmp(was, &now, sizeof now)) {
+	if (was->from && !was->hole && memcmp(was, &now, sizeof now)) {
 		run_fail(r, "device %u.%u was given two contents for number %"
 			    PRIu64, d->account_i, d->number, rec->n);
 	}

@@ -66,9 +66,7 @@ static void on_event(void *arg, const struct client_event *ev)
 		check_settled(&r->check, d, ev->settled);
 		break;
 	case CLIENT_EV_HOLE:
-		run_fail(r, "device %u.%u was told that %" PRIu64 "..%" PRIu64
-			    " are gone", d->account_i, d->number, ev->from,
-			 ev->to);
+		check_hole(&r->check, d, ev->from, ev->to);
 		break;
 	case CLIENT_EV_PAGE:
 		check_page(&r->check, d, ev);

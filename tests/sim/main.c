@@ -19,6 +19,7 @@
 struct totals {
 	uint64_t passed, failed, events, sim_us;
 	uint64_t sends, acked, delivered, faults, crashes, reads, pages;
+	uint64_t trimmed, rewrites, holes;
 	uint64_t lost, duplicated, reordered;
 };
 
@@ -35,6 +36,9 @@ static void add(struct totals *t, const struct run_result *x)
 	t->crashes += x->crashes;
 	t->reads += x->reads;
 	t->pages += x->pages;
+	t->trimmed += x->trimmed;
+	t->rewrites += x->rewrites;
+	t->holes += x->holes;
 	t->lost += x->lost;
 	t->duplicated += x->duplicated;
 	t->reordered += x->reordered;
@@ -120,6 +124,8 @@ static int run_many(uint64_t first, uint64_t n, bool until_failure,
 	       " delivered, %" PRIu64 " pages, %" PRIu64
 	       " linearizable reads\n",
 	       t.sends, t.acked, t.delivered, t.pages, t.reads);
+	printf("%" PRIu64 " records trimmed, %" PRIu64 " segments rewritten, %"
+	       PRIu64 " holes told\n", t.trimmed, t.rewrites, t.holes);
 	printf("%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64
 	       " reordered\n", t.lost, t.duplicated, t.reordered);
 	printf("%" PRIu64 " passed, %" PRIu64 " failed\n", t.passed, t.failed);

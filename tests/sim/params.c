@@ -114,4 +114,13 @@ void params_draw(struct params *p, uint64_t seed)
 	/* The entries of a faulty shard are let go of by nobody. */
 	if (p->world.nodes > 1 && p->weight[FAULT_ROT])
 		p->world.node.journal.max_bytes = 256u << 20;
+	/* Drawn last, so that it changes nothing of what was drawn before. */
+	p->world.node.retain = (struct retain_config){
+		.enabled = rand_below(&r, 4) != 0,
+		.period_ms = PICK(&r, 100, 300, 2000),
+		.rate = PICK(&r, 4 << 20, 64 << 20),
+		.roll_ms = PICK(&r, 500, 2000, 10000),
+		.live = (uint32_t)PICK(&r, 30, 60, 100),
+	};
+	p->ttl_ms = PICK(&r, 1000, 3000, 8000, TTL_MAX_S * 1000ull);
 }

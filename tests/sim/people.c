@@ -81,6 +81,15 @@ bool people_set_up(struct run *r)
 			d->epoch = res.epoch;
 		}
 	}
+	for (i = 0; i < r->p.accounts && r->p.world.node.retain.enabled; i++) {
+		struct cmd cmd = { .type = CMD_RETAIN };
+		struct result res;
+
+		cmd.retain.op = RETAIN_POLICY;
+		cmd.retain.ttl_ms = r->p.ttl_ms;
+		if (!command(r, &cmd, r->ids[i], &res) || res.status)
+			return false;
+	}
 	return true;
 }
 

@@ -182,6 +182,7 @@ void replicas_look(struct run *r, unsigned node)
 		}
 		look_leader(r, s, node);
 		look_stored(r, s, node);
+		history_look(r, s, node);
 		applied = store_meta(s->store)->applied_index;
 		if (applied == r->applied[node][i])
 			continue;
@@ -283,9 +284,11 @@ static bool add_row(void *arg, const void *key, unsigned klen, const void *val,
 
 void replicas_end(struct run *r)
 {
-	static const unsigned tables[] = { T_ACCOUNT, T_DEVICE, T_DEDUPE, T_META };
+	/* 28 and 29: what the store was told to rewrite and to trim. */
+	static const unsigned tables[] = { T_ACCOUNT, T_DEVICE,	 T_DEDUPE, T_META,
+					   T_RETAIN,  T_RECEIPT, 28,	   29 };
 	struct node_shard_info first, info;
-	uint64_t rows[4] = { 0 };
+	uint64_t rows[8] = { 0 };
 	unsigned node, t;
 	uint32_t i;
 
@@ -304,7 +307,7 @@ void replicas_end(struct run *r)
 				 info.clock != first.clock)
 				run_fail(r, "shard %u: nodes 1 and %u end with "
 					    "different roots", i, node);
-			for (t = 0; t < 4; t++) {
+			for (t = 0; t < 8; t++) {
 				struct rows w = { 0 };
 
 				if (row_walk(n->shards[i].store, tables[t],

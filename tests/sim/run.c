@@ -151,6 +151,11 @@ static void heal(struct run *r)
 
 	sim_trace(&r->world.sim, "heal");
 	chaos_heal(r);
+	/* Or entries of its own would go on for ever. */
+	r->world.cfg.node.retain.enabled = false;
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (r->world.nodes[i].node)
+			r->world.nodes[i].node->retain.cfg.enabled = false;
 	for (i = 0; i < r->p.accounts; i++)
 		for (k = 0; k < r->p.devices[i]; k++) {
 			struct device *d = r->devices[i][k];
@@ -193,6 +198,7 @@ static void phases(struct run *r)
 static void report(struct run *r, struct run_result *out)
 {
 	struct world *w = &r->world;
+	unsigned i;
 
 	memset(out, 0, sizeof *out);
 	out->ok = !failed(r);
@@ -208,6 +214,11 @@ static void report(struct run *r, struct run_result *out)
 	out->pages = r->check.pages;
 	out->faults = r->faults;
 	out->crashes = w->crashes + w->kills + w->disk_deaths;
+	out->holes = r->check.holes;
+	for (i = 0; i < SHARDS_MAX; i++) {
+		out->trimmed += r->history[i].trimmed;
+		out->rewrites += r->history[i].rewrites;
+	}
 	out->lost = r->check.lost;
 	out->duplicated = r->check.duplicated;
 	out->reordered = r->check.reordered;
@@ -239,5 +250,6 @@ void run_seed(uint64_t seed, bool verbose, struct run_result *out)
 	people_release(r);
 	check_release(&r->check);
 	replicas_release(r);
+	history_release(r);
 	free(r);
 }

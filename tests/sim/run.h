@@ -6,6 +6,7 @@
  *	people.c    accounts, what they write, crashes of their devices
  *	chaos.c     faults of nodes, disks and network
  *	check.c     the history, and the guarantees of the design at the end
+ *	history.c   every log as it was applied, and what of it may be gone
  *	replicas.c  what holds between replicas at every event
  *	run.c       phases: set up, chaos, heal, quiesce, check */
 #ifndef QUIPU_TESTS_SIM_RUN_H
@@ -37,6 +38,7 @@ struct params {
 	unsigned full_restart_permille;
 	bool far_behind;            /* followers outrun by the journals */
 	uint64_t read_max_us;       /* between two linearizable reads */
+	uint64_t ttl_ms;            /* of records */
 };
 void params_draw(struct params *p, uint64_t seed);
 
@@ -61,13 +63,31 @@ struct sent {
 struct seen {
 	uint8_t mid[16];
 	uint64_t lamport, from, seq, body_hash;
+	bool hole;              /* it was told that there is none */
+};
+
+/* A record, without its body. */
+struct kept {
+	uint8_t mid[16];
+	uint64_t n, key, offset, lamport, sender, seq, time_ms, origin_lamport,
+		origin_offset, body_hash;
+	uint32_t device, shard, origin_shard;
+	uint8_t part, cls, kind;
+	bool stub, stubbed;     /* as read; somewhere a stub by now */
+};
+
+struct history {
+	struct kept *v;         /* by offset */
+	size_t n, cap;
+	uint64_t trim, trimmed; /* judged up to; the highest seen */
+	uint64_t rewrites;
 };
 
 struct check {
 	struct run *run;
 	struct map sends;       /* number -> struct sent */
 	uint64_t n_sends, acked, refused, delivered, resolved_dup;
-	uint64_t lost, duplicated, reordered;
+	uint64_t lost, duplicated, reordered, holes;
 	uint64_t acked_to[ACCOUNTS_MAX]; /* with an inbox number */
 	uint64_t reads, reads_done, pages;
 	/* Who wrote what is at a number of an inbox, whoever was told first. */
@@ -112,6 +132,9 @@ struct run {
 	struct map chains;      /* shard, applied index -> chain */
 	struct map leaders;     /* shard, term -> node */
 	uint64_t applied[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	struct history history[SHARDS_MAX];
+	uint64_t rewritten[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	uint64_t wall_max_ms;   /* of any node, ever */
 	/* What a replica has durable in its journal, and in which term it is. */
 	uint64_t stored[WORLD_NODES_MAX + 1][SHARDS_MAX];
 	uint64_t term[WORLD_NODES_MAX + 1][SHARDS_MAX];
@@ -123,6 +146,7 @@ struct run_result {
 	uint64_t trace_hash, events, sim_us;
 	uint64_t sends, acked, refused, delivered, faults, crashes, reads, pages;
 	uint64_t lost, duplicated, reordered;
+	uint64_t trimmed, rewrites, holes;
 };
 void run_seed(uint64_t seed, bool verbose, struct run_result *out);
 void run_fail(struct run *r, const char *fmt, ...)
@@ -164,6 +188,7 @@ void check_record(struct check *c, struct device *d,
 		  const struct client_record *rec);
 void check_page(struct check *c, struct device *d,
 		const struct client_event *ev);
+void check_hole(struct check *c, struct device *d, uint64_t from, uint64_t to);
 void check_settled(struct check *c, struct device *d,
 		   const struct client_settled *st);
 /* An op of the device's store became durable. */
@@ -171,6 +196,13 @@ void check_durable(struct device *d, const struct store_op *op);
 void check_crashed(struct check *c, struct device *d);
 void check_read(struct run *r); /* a linearizable read somewhere */
 void check_end(struct check *c);
+
+/* history.c */
+struct shard;
+void kept_of(struct kept *k, const struct record *rec, uint32_t shard);
+void history_look(struct run *r, struct shard *s, unsigned node);
+void history_hole(struct run *r, struct device *d, uint64_t from, uint64_t to);
+void history_release(struct run *r);
 
 /* replicas.c */
 void replicas_init(struct run *r);

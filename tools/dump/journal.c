@@ -42,6 +42,8 @@ static const char *cmd_name(enum cmd_type t)
 					     "send",   "cursor",
 					     "meta-init" };
 
+	if (t == CMD_RETAIN)
+		return "retain";
 	return t < sizeof names / sizeof *names ? names[t] : "?";
 }
 
@@ -69,6 +71,19 @@ static void dump_command(struct dump *d, const char *file, uint64_t at,
 		out_u(d, "body_len", c.send.body_len);
 		if (d->payload)
 			out_hex(d, "body", c.send.body, c.send.body_len);
+	} else if (c.type == CMD_RETAIN) {
+		static const char *const ops[] = { "?", "trim", "dead", "want",
+						   "roll", "receipts", "policy",
+						   "hold", "erase" };
+
+		out_s(d, "op", ops[c.retain.op]);
+		if (c.account)
+			out_id(d, "account", c.account);
+		out_u(d, "base", c.retain.base);
+		out_u(d, "end", c.retain.end);
+		out_u(d, "epoch", c.retain.epoch);
+		out_u(d, "generation", c.retain.gen);
+		out_u(d, "bytes", c.retain.bytes_len);
 	} else {
 		out_id(d, "account", c.account);
 		out_u(d, "device", c.device);

@@ -38,6 +38,10 @@ static const char *table_name(unsigned t)
 		return "dedupe";
 	case T_META:
 		return "slots";
+	case T_RETAIN:
+		return "retain";
+	case T_RECEIPT:
+		return "receipt";
 	default:
 		return "?";
 	}
