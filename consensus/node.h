@@ -165,6 +165,19 @@ struct node_info {
 	struct journal_stats journal;
 };
 void node_info(struct node *n, struct node_info *out);
+/* What this replica keeps; content, live and held are bytes of the leader's last
+ * look (0 elsewhere). */
+struct node_retain_info {
+	bool enabled, leader;
+	uint64_t trimmed;      /* first record that is kept */
+	uint64_t records, segments, bytes;
+	uint64_t content, live, held;
+	uint64_t doomed, waiting; /* files to be removed, segments to be rewritten */
+	uint64_t freed;        /* bytes, since the start */
+	uint64_t ttl_ms;
+};
+void node_retain_info(struct node *n, uint32_t shard,
+		      struct node_retain_info *out);
 int node_transfer(struct node *n, uint32_t shard, uint64_t to);
 
 #endif

@@ -781,3 +781,36 @@ void retain_close(struct node *n)
 	for (i = 0; i < n->n_shards; i++)
 		memos_forget(&n->shards[i].retain);
 }
+
+void node_retain_info(struct node *n, uint32_t shard,
+		      struct node_retain_info *out)
+{
+	struct shard *s = &n->shards[shard];
+	struct store_stats st;
+	uint32_t i;
+
+	memset(out, 0, sizeof *out);
+	out->enabled = n->retain.cfg.enabled;
+	if (s->faulty || !s->store)
+		return;
+	store_stats(s->store, &st);
+	out->leader = s->role == GROUP_LEADER;
+	out->trimmed = store_trimmed(s->store);
+	out->records = st.records - out->trimmed;
+	out->segments = store_segments(s->store);
+	for (i = 0; i < out->segments; i++) {
+		struct store_segment seg;
+
+		store_segment_info(s->store, i, &seg);
+		out->bytes += seg.bytes;
+		out->waiting += seg.wanted > seg.generation;
+	}
+	if (out->leader) {
+		out->content = s->retain.content;
+		out->live = s->retain.live;
+		out->held = s->retain.held;
+	}
+	out->doomed = store_doomed(s->store);
+	out->freed = st.freed_bytes;
+	out->ttl_ms = machine_ttl_ms(&s->machine);
+}

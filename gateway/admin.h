@@ -26,6 +26,13 @@
  *   device-remove    account, device    account, device
  *   account          account            account, shard, end, oldest, n_devices,
  *                                       devices [numbers 1..32]
+ *   account-erase    account            -        for good: devices removed, inbox
+ *                                                destroyed
+ *   account-hold     account, on        -        nothing of it goes while on
+ *   retention        -                  enabled, shards [{shard, leader, oldest,
+ *                                       records, segments, bytes, content, live,
+ *                                       held, doomed, waiting, freed, ttl_s}]
+ *   retention-ttl    seconds            -        of records without their own
  *   transfer         shard, to          -        leadership of a shard
  *   drain            -                  -        as SIGTERM
  *   reload           -                  links_until, gateway_until: certificates
@@ -40,7 +47,7 @@
  *   token            account, device    token, expires_s   [ttl: seconds,
  *                                       epoch: device epoch; asked when absent]
  *
- * Errors: bad-request, exists, not-found, too-many-devices, unavailable
+ * Errors: bad-request, exists, held, not-enabled, not-found, too-many-devices, unavailable
  * (detail says whether the outcome is unknown), no-leader, busy, refused,
  * internal. */
 #ifndef QUIPU_GATEWAY_ADMIN_H

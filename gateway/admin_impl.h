@@ -32,6 +32,20 @@ void admin_reload(struct admin_req *r);
 void admin_certs(struct admin_req *r);
 void admin_histograms(struct admin_req *r);
 
+/* admin_retain.c */
+void admin_retention(struct admin_req *r);
+void admin_retention_ttl(struct admin_req *r);
+void admin_account_erase(struct admin_req *r);
+void admin_account_hold(struct admin_req *r);
+
+/* admin_verbs.c, for verbs elsewhere.  "account" into r->account; false: answered. */
+bool admin_want_account(struct admin_req *r);
+/* A call for that account's shard; NULL: answered. */
+struct route_call *admin_call(struct admin_req *r, route_cb *cb);
+/* Gives the call back; false: answered. */
+bool admin_came_through(struct admin_req *r, int err, const struct result *res);
+void admin_refused(struct admin_req *r, int status);
+
 /* Runs the verb: answers now, or later from a callback. */
 void admin_verb(struct admin_req *r);
 

@@ -352,6 +352,9 @@ static void refused(struct admin_req *r, int st)
 	case ST_DEVICE_REMOVED:
 		error = "not-found";
 		break;
+	case ST_HELD:
+		error = "held";
+		break;
 	case ST_TOO_MANY_DEVICES:
 		error = "too-many-devices";
 		break;
@@ -579,6 +582,28 @@ static void token(struct admin_req *r)
 		token_answer(r, (uint32_t)n);
 }
 
+/* ---- for verbs elsewhere ------------------------------------------------------ */
+
+bool admin_want_account(struct admin_req *r)
+{
+	return want_id(r, "account", &r->account);
+}
+
+struct route_call *admin_call(struct admin_req *r, route_cb *cb)
+{
+	return call_new(r, cb);
+}
+
+bool admin_came_through(struct admin_req *r, int err, const struct result *res)
+{
+	return came_through(r, err, res);
+}
+
+void admin_refused(struct admin_req *r, int status_no)
+{
+	refused(r, status_no);
+}
+
 /* ---- the table -------------------------------------------------------------- */
 
 static const struct {
@@ -598,6 +623,10 @@ static const struct {
 	{ "reload", admin_reload },
 	{ "certs", admin_certs },
 	{ "histograms", admin_histograms },
+	{ "retention", admin_retention },
+	{ "retention-ttl", admin_retention_ttl },
+	{ "account-erase", admin_account_erase },
+	{ "account-hold", admin_account_hold },
 	{ "config", config },
 	{ "stats", stats },
 	{ "token", token },

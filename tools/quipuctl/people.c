@@ -66,8 +66,12 @@ int ctl_account_cmd(struct ctl *c, int argc, char **argv)
 
 	if (argc == 3 && strcmp(argv[1], "show") == 0)
 		return ctl_account(argv[2], &id) ? account_show(c, id) : CTL_USAGE;
+	if (argc > 1 && (!strcmp(argv[1], "erase") || !strcmp(argv[1], "hold")))
+		return ctl_account_retain(c, argc, argv);
 	if (argc < 2 || argc > 3 || strcmp(argv[1], "add") != 0)
-		return ctl_usage("account add [ID], or account show ACCOUNT");
+		return ctl_usage("account add [ID], account show ACCOUNT, "
+				 "account hold ACCOUNT on|off, or "
+				 "account erase ACCOUNT for-good");
 	if (argc == 3 && !ctl_account(argv[2], &id))
 		return CTL_USAGE;
 	request = json_pack("{s:s}", "verb", "account-add");
