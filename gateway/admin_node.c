@@ -1,6 +1,9 @@
 /* Verbs of the admin socket about this process: its certificates, its histograms. */
+#include "base/alloc.h"
 #include "base/metric.h"
 #include "gateway/admin_impl.h"
+
+#include <stdlib.h>
 
 static json_t *untils(const struct gateway *g)
 {
@@ -51,11 +54,14 @@ static void hist_COUNTER(json_t *o, const char *name, enum metric m)
 
 static void hist_HISTOGRAM(json_t *o, const char *name, enum metric m)
 {
-	const struct hist *h = metric_hist(m);
+	/* Another thread may be writing: a copy is read as hist.h allows. */
+	struct hist *h = xcalloc(1, sizeof *h);
 
+	hist_merge(h, metric_hist(m));
 	json_object_set_new(o, name, json_pack("{s:I,s:o}", "count",
 					       (json_int_t)h->count, "cells",
 					       cells(h)));
+	free(h);
 }
 
 /* As they are since the start: the difference of two answers is what came between. */

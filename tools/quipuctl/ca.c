@@ -439,6 +439,11 @@ static int show(struct ctl *c)
 	unsigned n, i;
 	int rv = look(c, list, &n, &e);
 
+	if (rv) {
+		json_decref(all);
+		free(list);
+		return failed(c, rv, &e);
+	}
 	if (!c->json)
 		table_init(&t, "file name kind signed_by until days key");
 	for (i = 0; i < n; i++) {
@@ -470,13 +475,8 @@ static int show(struct ctl *c)
 	for (i = 0; i < n; i++)
 		X509_free(list[i].cert);
 	free(list);
-	if (rv || c->json) {
-		if (!rv)
-			return ctl_print(json_pack("{s:b,s:o}", "ok", 1, "certificates",
-						   all));
-		json_decref(all);
-		return failed(c, rv, &e);
-	}
+	if (c->json)
+		return ctl_print(json_pack("{s:b,s:o}", "ok", 1, "certificates", all));
 	json_decref(all);
 	table_print(&t, stdout);
 	if (there(c, "next.crt"))
