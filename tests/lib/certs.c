@@ -79,8 +79,8 @@ void certs_ca(const char *dir, const char *name)
 	EVP_PKEY_free(k);
 }
 
-void certs_leaf(const char *dir, const char *ca, const char *name,
-		const char *cn, const char *san, int days)
+static void leaf(const char *dir, const char *ca, const char *name,
+		 const char *cn, const char *san, int days, const char *usage)
 {
 	EVP_PKEY *k = EVP_EC_gen("P-256"), *ca_key;
 	X509 *x = new_cert(cn, k, days), *ca_cert;
@@ -95,7 +95,7 @@ void certs_leaf(const char *dir, const char *ca, const char *name,
 	AN(ca_cert && ca_key);
 	AN(X509_set_issuer_name(x, X509_get_subject_name(ca_cert)));
 	add_ext(x, ca_cert, NID_basic_constraints, "critical,CA:FALSE");
-	add_ext(x, ca_cert, NID_ext_key_usage, "serverAuth,clientAuth");
+	add_ext(x, ca_cert, NID_ext_key_usage, usage);
 	if (!san || *san) {
 		snprintf(value, sizeof value, "DNS:%s", san ? san : cn);
 		add_ext(x, ca_cert, NID_subject_alt_name, value);
@@ -106,6 +106,18 @@ void certs_leaf(const char *dir, const char *ca, const char *name,
 	X509_free(ca_cert);
 	EVP_PKEY_free(k);
 	EVP_PKEY_free(ca_key);
+}
+
+void certs_leaf(const char *dir, const char *ca, const char *name,
+		const char *cn, const char *san, int days)
+{
+	leaf(dir, ca, name, cn, san, days, "serverAuth,clientAuth");
+}
+
+void certs_leaf_for(const char *dir, const char *ca, const char *name,
+		    const char *cn, const char *usage)
+{
+	leaf(dir, ca, name, cn, NULL, 10, usage);
 }
 
 void certs_dir(char *out, size_t n)

@@ -10,6 +10,9 @@ void certs_ca(const char *dir, const char *name);
  * same as cn, "": none.  days < 0: expired. */
 void certs_leaf(const char *dir, const char *ca, const char *name,
 		const char *cn, const char *san, int days);
+/* The same for `usage` alone ("serverAuth"), good for 10 days. */
+void certs_leaf_for(const char *dir, const char *ca, const char *name,
+		    const char *cn, const char *usage);
 /* A new folder under TMPDIR; the path goes to `out`. */
 void certs_dir(char *out, size_t n);
 void certs_remove(const char *dir);

@@ -398,6 +398,76 @@ static void a_restarted_node_is_found_again(void **state)
 	node_close(&b);
 }
 
+static int reload(struct node *n, const char *ca, const char *cert, struct err *e)
+{
+	char paths[3][3 * sizeof dir];
+	struct tls_files files = { paths[0], paths[1], paths[2] };
+
+	snprintf(paths[0], sizeof paths[0], "%s/%s.crt", dir, ca);
+	snprintf(paths[1], sizeof paths[1], "%s/%s.crt", dir, cert);
+	snprintf(paths[2], sizeof paths[2], "%s/%s.key", dir, cert);
+	return link_reload(n->net, &files, e);
+}
+
+/* Files that are no good change nothing; good ones are what the next handshake goes
+ * by, while the link that is there stays. */
+static void certificates_are_read_again(void **state)
+{
+	static const char *const bad[] = { "mixed", "broken", "old1", "nosan", "n2",
+					   "x1", "none", "server1" };
+	struct setup s2 = n2_tls;
+	struct err e = { 0, "" };
+	struct node a, b;
+	char listen[32];
+	int64_t until;
+	unsigned i;
+
+	(void)state;
+	pair_open(&a, &b, true);
+	snprintf(listen, sizeof listen, "127.0.0.1:%u", link_port(b.net));
+	s2.listen = listen;
+	until = link_cert_expires(a.net);
+	assert_in_range(until - time(NULL), 9 * 86400, 10 * 86400);
+	for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		if (!reload(&a, "ca", bad[i], &e))
+			fail_msg("%s was taken", bad[i]);
+		assert_non_null(strstr(e.msg, bad[i]));
+	}
+	assert_int_equal(link_cert_expires(a.net), until);
+	/* What was in force still is. */
+	node_close(&b);
+	WAIT(&a, NULL, a.downs[2] == 1);
+	node_open(&b, 2, &s2);
+	WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+
+	assert_int_equal(reload(&a, "ca", "later1", &e), 0);
+	assert_true(link_cert_expires(a.net) > until);
+	assert_int_equal(reload(&a, "xca", "x1", &e), 0);
+	assert_int_equal(send_counter(&a, 2, 0, 8), 0);
+	WAIT(&a, &b, b.messages == 1);
+	assert_int_equal(a.downs[2], 1);
+	node_close(&b);
+	WAIT(&a, NULL, a.downs[2] == 2);
+	node_open(&b, 2, &s2);
+	WAIT(&a, &b, strstr(log_text, "event=link_failed peer=2") &&
+		     strstr(log_text, "certificate"));
+	assert_int_equal(reload(&a, "ca", "n1", &e), 0);
+	WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+	pair_close(&a, &b);
+}
+
+static void plain_links_have_nothing_to_read(void **state)
+{
+	struct err e = { 0, "" };
+	struct node a, b;
+
+	(void)state;
+	pair_open(&a, &b, false);
+	assert_int_equal(reload(&a, "none", "none", &e), 0);
+	assert_int_equal(link_cert_expires(a.net), 0);
+	pair_close(&a, &b);
+}
+
 /* A peer that stands still (its loop does not turn) is silent: down. */
 static void silence_is_noticed(void **state)
 {
@@ -716,6 +786,8 @@ static int setup_all(void **state)
 	certs_leaf(dir, "ca", "n1", "node-1.t.quipu", NULL, 10);
 	certs_leaf(dir, "ca", "n2", "node-2.t.quipu", NULL, 10);
 	certs_leaf(dir, "ca", "n3", "node-3.t.quipu", NULL, 10);
+	certs_leaf(dir, "ca", "later1", "node-1.t.quipu", NULL, 20);
+	certs_leaf_for(dir, "ca", "server1", "node-1.t.quipu", "serverAuth");
 	certs_leaf(dir, "ca", "o1", "node-1.o.quipu", NULL, 10);
 	certs_leaf(dir, "ca", "old1", "node-1.t.quipu", NULL, -1);
 	certs_leaf(dir, "ca", "nosan", "node-1.t.quipu", "", 10);
@@ -758,6 +830,8 @@ int main(void)
 		cmocka_unit_test_setup(idle_links_stay_up, setup_one),
 		cmocka_unit_test_setup(a_restarted_node_is_found_again,
 				       setup_one),
+		cmocka_unit_test_setup(certificates_are_read_again, setup_one),
+		cmocka_unit_test_setup(plain_links_have_nothing_to_read, setup_one),
 		cmocka_unit_test_setup(silence_is_noticed, setup_one),
 		cmocka_unit_test_setup(other_ca, setup_one),
 		cmocka_unit_test_setup(other_node_name, setup_one),
