@@ -37,7 +37,7 @@ struct retain_look {
 	bool over;             /* the survey is */
 	/* what was found */
 	uint8_t *bits;
-	uint64_t content, live, held, gain, earliest_ms;
+	uint64_t content, live, held, gain, latest_ms;
 	uint64_t alive, fresh; /* records: not dead; dead and no stub yet */
 	bool erased;           /* some of them */
 	uint64_t erasures;     /* ROLL: machine.erased by then */
@@ -166,10 +166,10 @@ static void look_later(struct retain_look *l, uint64_t now_ms)
 	if (m->backoff > BACKOFF_MAX)
 		m->backoff = BACKOFF_MAX;
 	wait = m->backoff * l->node->retain.cfg.period_ms;
-	/* What is over by then is found in time. */
-	if (l->earliest_ms < l->wall_ms + wait)
-		wait = l->earliest_ms > l->wall_ms ? l->earliest_ms - l->wall_ms
-						   : 0;
+	/* When all of it is over by then it is found in time. */
+	if (l->latest_ms && l->latest_ms < l->wall_ms + wait)
+		wait = l->latest_ms > l->wall_ms ? l->latest_ms - l->wall_ms
+						 : 0;
 	if (wait < l->node->retain.cfg.period_ms)
 		wait = l->node->retain.cfg.period_ms;
 	m->next_ms = now_ms + wait;
@@ -357,8 +357,8 @@ static void judge(struct retain_look *l, const struct survey_fact *f)
 					       ? f->ttl * 1000ull
 					       : l->ttl_ms;
 
-			if (f->time_ms + ttl < l->earliest_ms)
-				l->earliest_ms = f->time_ms + ttl;
+			if (f->time_ms + ttl > l->latest_ms)
+				l->latest_ms = f->time_ms + ttl;
 		}
 		if (f->stub) /* once gone, always */
 			break;
@@ -486,7 +486,6 @@ static struct retain_look *look_new(struct node *n, struct shard *s,
 	l->epoch = machine_retain_epoch(&s->machine);
 	l->ttl_ms = machine_ttl_ms(&s->machine);
 	l->wall_ms = clock_wall_ms(n->env.clock);
-	l->earliest_ms = UINT64_MAX;
 	n->retain.look = l;
 	return l;
 }

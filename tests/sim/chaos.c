@@ -192,6 +192,8 @@ static struct device *some_device(struct run *r)
 {
 	unsigned i = (unsigned)dice(r, r->p.accounts);
 
+	while (!r->p.devices[i]) /* one of the first has some */
+		i--;
 	return r->devices[i][dice(r, r->p.devices[i])];
 }
 

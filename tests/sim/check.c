@@ -104,7 +104,7 @@ void check_settled(struct check *c, struct device *d,
 		if (s->fate == FATE_ACKED)
 			run_fail(r, "%" PRIu64 " was acked and then refused: %s",
 				 s->number, st->problem);
-		if (!s->to_nobody)
+		if (!s->to_nobody && !(r->erased && s->to == r->erased))
 			run_fail(r, "%" PRIu64 " was refused: %s", s->number,
 				 st->problem ? st->problem : "?");
 		if (s->fate == FATE_OPEN)
@@ -321,10 +321,15 @@ static void on_read(struct route_call *call, int status,
 {
 	struct run *r = call->arg;
 	uint64_t least = call->priv[0];
+	bool is_erased = r->erased && call->id == r->erased;
 
 	if (!status) {
 		r->check.reads_done++;
-		if (res->status || res->inbox_end < least)
+		if (is_erased && res->status == ST_NOT_FOUND)
+			;
+		else if (call->priv[3])
+			run_fail(r, "a read saw an account that was erased");
+		else if (res->status || res->inbox_end < least)
 			run_fail(r, "a read of account %" PRIu64
 				    " by way of node %" PRIu64 ", begun after %"
 				    PRIu64 " acks, saw an inbox of %" PRIu64
@@ -356,6 +361,7 @@ void check_read(struct run *r)
 	call->priv[0] = r->check.acked_to[i];
 	call->priv[1] = i;
 	call->priv[2] = node;
+	call->priv[3] = r->erased_for_good && call->id == r->erased;
 	route_query(&wn->route, call);
 	world_poke(&r->world, node);
 }

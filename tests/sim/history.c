@@ -97,7 +97,7 @@ static void may_go(struct run *r, const struct kept *k, unsigned node,
 {
 	int i = account_index(r, k->key);
 
-	if (!k->n || i < 0 || all_stored(r, (unsigned)i, k->n))
+	if (!k->n || i < 0 || k->key == r->erased || all_stored(r, (unsigned)i, k->n))
 		return;
 	if (r->wall_max_ms >= k->time_ms + r->p.ttl_ms)
 		return;

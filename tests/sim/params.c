@@ -123,4 +123,9 @@ void params_draw(struct params *p, uint64_t seed)
 		.live = (uint32_t)PICK(&r, 30, 60, 100),
 	};
 	p->ttl_ms = PICK(&r, 1000, 3000, 8000, TTL_MAX_S * 1000ull);
+	/* The last account has no device, is written to, and is erased. */
+	if (p->world.node.retain.enabled && rand_below(&r, 2)) {
+		p->devices[p->accounts++] = 0;
+		p->erase_us = rand_below(&r, p->chaos_us);
+	}
 }

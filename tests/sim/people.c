@@ -114,6 +114,51 @@ struct device *device_of(struct run *r, uint64_t account, uint32_t device)
 	return NULL;
 }
 
+/* ---- erasure ------------------------------------------------------------------------ */
+
+static void on_erased(struct route_call *c, int status, const struct result *res)
+{
+	struct run *r = c->arg;
+
+	if (!status && (!res->status || res->status == ST_EXISTS))
+		r->erased_for_good = true;
+	else if (!status)
+		run_fail(r, "the account is not erased: status %d", res->status);
+	route_put(c->route, c);
+}
+
+static void on_erase_time(void *arg)
+{
+	people_erase(arg);
+}
+
+/* By whatever node is up, again and again, as an operator would. */
+void people_erase(struct run *r)
+{
+	unsigned node = 1 + (unsigned)rand_below(&r->rand, r->world.cfg.nodes);
+	struct world_node *wn = &r->world.nodes[node];
+	struct route_call *c;
+
+	if (r->erased_for_good || r->over)
+		return;
+	sim_after(&r->world.sim, -1, 3000000, on_erase_time, r);
+	if (!wn->node || wn->stopping)
+		return;
+	c = route_get(&wn->route);
+	if (!c)
+		return;
+	r->erased = r->ids[r->p.accounts - 1];
+	memset(&c->cmd, 0, sizeof c->cmd);
+	c->cmd.type = CMD_RETAIN;
+	c->cmd.account = r->erased;
+	c->cmd.retain.op = RETAIN_ERASE;
+	c->id = r->erased;
+	c->cb = on_erased;
+	c->arg = r;
+	AZ(route_propose(&wn->route, c));
+	world_poke(&r->world, node);
+}
+
 void people_start(struct run *r)
 {
 	unsigned i, k;
@@ -121,6 +166,8 @@ void people_start(struct run *r)
 	for (i = 0; i < r->p.accounts; i++)
 		for (k = 0; k < r->p.devices[i]; k++)
 			device_start(r->devices[i][k]);
+	if (r->p.erase_us)
+		sim_after(&r->world.sim, -1, r->p.erase_us, on_erase_time, r);
 }
 
 void people_release(struct run *r)

@@ -39,6 +39,7 @@ struct params {
 	bool far_behind;            /* followers outrun by the journals */
 	uint64_t read_max_us;       /* between two linearizable reads */
 	uint64_t ttl_ms;            /* of records */
+	uint64_t erase_us;          /* after the start of chaos; 0: nobody is erased */
 };
 void params_draw(struct params *p, uint64_t seed);
 
@@ -129,6 +130,8 @@ struct run {
 	bool quiet;             /* no new messages, no faults */
 	bool over;
 	uint64_t faults, restarts, elsewhere;
+	uint64_t erased;        /* account: asked for; 0: not yet */
+	bool erased_for_good;   /* and answered */
 	struct map chains;      /* shard, applied index -> chain */
 	struct map leaders;     /* shard, term -> node */
 	uint64_t applied[WORLD_NODES_MAX + 1][SHARDS_MAX];
@@ -160,6 +163,7 @@ bool people_set_up(struct run *r);  /* accounts and devices, without faults */
 void people_start(struct run *r);
 void people_release(struct run *r);
 void people_write(struct device *d); /* at its next_write_us */
+void people_erase(struct run *r);     /* the last account, until it is done */
 int account_index(const struct run *r, uint64_t id);
 struct device *device_of(struct run *r, uint64_t account, uint32_t device);
 
