@@ -21,6 +21,8 @@
 #define IDLE_US 100000
 #define GROW_RETRY_US 1000000
 #define GROW_CHUNK (1u << 20)
+#define REFUSED_US 200000 /* whoever was refused asks again sooner */
+#define FULL_US 5000000 /* a ring that is full for so long may outgrow its size */
 
 static const uint8_t zeros[JF_BLOCK];
 
@@ -88,7 +90,8 @@ static uint64_t ring_bytes(const struct journal *j)
 static bool below_max(const struct journal *j)
 {
 	return j->n_files < JOURNAL_FILES_MAX &&
-	       ring_bytes(j) + j->cfg.file_size <= j->cfg.max_bytes;
+	       ring_bytes(j) + j->cfg.file_size <=
+		       j->cfg.max_bytes + j->outgrown;
 }
 
 /* Below two there is no ring: the file that is written is never the next one. */
@@ -102,7 +105,9 @@ static uint64_t ring_max(const struct journal *j)
 {
 	uint64_t has = ring_bytes(j), max = j->cfg.max_bytes;
 
-	if (has >= max || has + j->grow_left < has)
+	if (has >= max)
+		return has;
+	if (has + j->grow_left < has)
 		return max;
 	return has + j->grow_left < max ? has + j->grow_left : max;
 }
@@ -500,6 +505,31 @@ static void group_start(struct journal *j)
 		grow(j);
 }
 
+/* Rings of several nodes may wait for one another: each is full of entries of a shard
+ * that are committed only when a node has room whose ring is full of another shard's.
+ * Nobody but time can tell, and nothing helps but room.  Twice max_bytes is more than
+ * can be under way, since a crowded ring takes nothing new from clients. */
+static void outgrow(struct journal *j, uint64_t now_us)
+{
+	bool full = (j->q_head && !j->writing && !j->growing) ||
+		    (j->refused_us && now_us - j->refused_us < REFUSED_US);
+
+	if (!full) {
+		j->full_us = 0;
+	} else if (!j->full_us) {
+		j->full_us = now_us;
+	} else if (now_us - j->full_us >= FULL_US && !below_max(j) &&
+		   ring_bytes(j) < 2 * j->cfg.max_bytes && j->cur != NONE &&
+		   next_file(j) == NONE) {
+		j->outgrown = ring_bytes(j) + j->cfg.file_size - j->cfg.max_bytes;
+		j->full_us = 0;
+		log_event(LOG_WARN, "journal_outgrows",
+			  "bytes=%" PRIu64 " max=%" PRIu64,
+			  ring_bytes(j) + j->cfg.file_size, j->cfg.max_bytes);
+		grow(j);
+	}
+}
+
 static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 {
 	struct jindex *x = &j->shards[r->shard];
@@ -591,10 +621,14 @@ int journal_submit(struct journal *j, struct journal_req *r)
 	AN(!r->install || !r->n_entries);
 	if (r->install)
 		jqueue_void(j, r->shard);
-	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries) &&
-	    (j->no_entries || j->q_bytes >= j->cfg.queue_bytes ||
-	     (ring_full(j) && !jqueue_reserve_takes(j, r))))
-		return ERR_FULL;
+	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries)) {
+		if (j->no_entries || j->q_bytes >= j->cfg.queue_bytes)
+			return ERR_FULL;
+		if (ring_full(j) && !jqueue_reserve_takes(j, r)) {
+			j->refused_us = clock_us(j->clock);
+			return ERR_FULL;
+		}
+	}
 	memset(r->priv, 0, sizeof r->priv);
 	if (r->n_entries) {
 		rp->entries = xmalloc(r->n_entries * sizeof *rp->entries);
@@ -641,6 +675,9 @@ uint64_t journal_tick(struct journal *j, uint64_t now_us)
 		return UINT64_MAX;
 	if (!j->writing && j->q_head)
 		group_start(j);
+	outgrow(j, now_us);
+	if (j->full_us && !j->writing)
+		return now_us + GROW_RETRY_US / 10;
 	if (j->writing || j->q_head || j->idle_at_us == UINT64_MAX)
 		return j->q_head && !j->writing ? now_us + GROW_RETRY_US / 10
 						: UINT64_MAX;

@@ -28,7 +28,10 @@ struct journal_config {
 	uint8_t cluster_id[16];
 	uint64_t node_id;
 	uint64_t file_size;   /* bytes, multiple of 4096; default 64 MiB */
-	uint64_t max_bytes;   /* of all files; default 4 GiB */
+	uint64_t max_bytes;   /* of all files; default 4 GiB.  A ring that is full
+			       * and gets no room for seconds grows on, to twice
+			       * of it at most: what it waits for may be waiting
+			       * for it */
 	uint64_t queue_bytes; /* waiting for the writer; default 64 MiB */
 };
 

@@ -61,6 +61,9 @@ struct journal {
 	uint64_t *held_off;    /* places of the entries of the group being written */
 	unsigned held_n, held_cap;
 	uint64_t idle_at_us;   /* due time of the empty group, UINT64_MAX none */
+	uint64_t full_us;      /* no room for what waits or was refused, since; 0: no */
+	uint64_t refused_us;   /* when entries last found a full ring */
+	uint64_t outgrown;     /* bytes that the ring may have above max_bytes */
 
 	struct disk_work grow;
 	bool growing;

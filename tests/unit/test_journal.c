@@ -709,6 +709,65 @@ static void test_what_pins_goes_first(void **state)
 	free(w);
 }
 
+static void on_passed(void *arg)
+{
+	(void)arg;
+}
+
+static void pass(struct world *w, uint64_t us)
+{
+	sim_after(&w->sim, 0, us, on_passed, NULL);
+	settle(w);
+}
+
+/* A ring that stays full, whoever could empty it: after seconds it grows, to twice
+ * its size and no more. */
+static void test_a_ring_that_stays_full_grows(void **state)
+{
+	enum { REQS = 4000, LEN = 8000 };
+	struct journal_req *reqs = xcalloc(REQS, sizeof *reqs);
+	struct world *w = xmalloc(sizeof *w);
+	struct journal_stats st;
+	unsigned n = 0, tries;
+	uint64_t last = 0, t;
+	struct err e;
+
+	(void)state;
+	world_init(w, 11);
+	for (tries = 0; tries < 400 && n < REQS; tries++) {
+		t = w->sim.now_us;
+		while (n < REQS && !submit_entry(w, &reqs[n], 0, last + 1, LEN,
+						 NULL)) {
+			n++;
+			last++;
+			settle(w);
+			if (tries)
+				journal_tick(w->j, w->sim.now_us);
+		}
+		journal_stats(w->j, &st);
+		if (!tries) {
+			assert_int_equal(st.files, 8);
+			for (t += 4000000; w->sim.now_us < t;) {
+				journal_tick(w->j, w->sim.now_us);
+				pass(w, 100000);
+				submit_entry(w, &reqs[n], 0, last + 1, LEN, NULL);
+			}
+			journal_stats(w->j, &st);
+			assert_int_equal(st.files, 8);
+		}
+		journal_tick(w->j, w->sim.now_us);
+		pass(w, 150000);
+	}
+	journal_stats(w->j, &st);
+	assert_int_equal(st.files, 16);
+	e = restart(w);
+	assert_int_equal(e.code, 0);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, last);
+	world_free(w);
+	free(reqs);
+	free(w);
+}
+
 static void count_event(void *arg, const struct journal_walk_event *ev)
 {
 	unsigned *n = arg;
@@ -755,6 +814,7 @@ int main(void)
 		cmocka_unit_test(test_a_full_ring_is_filled),
 		cmocka_unit_test(test_a_truncation_makes_room),
 		cmocka_unit_test(test_what_pins_goes_first),
+		cmocka_unit_test(test_a_ring_that_stays_full_grows),
 		cmocka_unit_test(test_walk),
 	};
 
