@@ -30,6 +30,7 @@ struct message {
 /* One direction. */
 struct pipe {
 	uint64_t last_us;      /* arrival of the newest message */
+	uint64_t far_us;
 	size_t queued;         /* bytes under way */
 	bool cut;
 	struct message **held; /* arrived at the cut, in order */
@@ -291,8 +292,9 @@ static int ns_send(struct net *net, uint64_t peer, const void *head, size_t len,
 	}
 	if (ns->tap)
 		ns->tap(ns->tap_arg, e->node, (unsigned)peer, m->data, total);
-	us = c->delay_min_us + rand_below(&ns->sim->rand,
-					  c->delay_max_us - c->delay_min_us + 1);
+	us = c->delay_min_us + p->far_us +
+	     rand_below(&ns->sim->rand,
+			c->delay_max_us - c->delay_min_us + 1);
 	if (rand_permille(&ns->sim->rand, c->slow_permille))
 		us += rand_below(&ns->sim->rand, c->slow_us + 1);
 	us += ns->sim->now_us;
@@ -333,11 +335,17 @@ struct net_sim *net_sim_new(struct sim *s, unsigned n,
 			    const struct net_sim_config *cfg)
 {
 	struct net_sim *ns = xcalloc(1, sizeof *ns);
+	unsigned a, b;
 
 	AN(n <= NET_SIM_NODES);
 	ns->sim = s;
 	ns->n = n;
 	ns->cfg = *cfg;
+	for (a = 1; cfg->far_us && a <= n; a++)
+		for (b = 1; b <= n; b++)
+			if (rand_below(&s->rand, 2))
+				ns->pipes[a][b].far_us =
+					rand_below(&s->rand, cfg->far_us);
 	return ns;
 }
 

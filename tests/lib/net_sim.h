@@ -18,6 +18,7 @@ struct net_sim_config {
 	uint64_t delay_min_us, delay_max_us;
 	unsigned slow_permille;     /* messages that take slow_us more */
 	uint64_t slow_us;
+	uint64_t far_us;            /* at most, of each direction of each link */
 };
 
 /* Nodes are 1..n.  `touched(arg, node)` is called before each callback. */

@@ -37,16 +37,30 @@ static uint64_t mix(uint64_t seed, uint64_t a, uint64_t b)
 	return xxh3(v, sizeof v);
 }
 
+/* A node's clocks run a little too fast or too slow. */
 static uint64_t node_mono_us(struct clock *c)
 {
-	return ((struct world_node *)(void *)c)->world->sim.now_us;
+	const struct world_node *wn = (struct world_node *)(void *)c;
+
+	return wn->world->sim.now_us * (uint64_t)(1000000 + wn->drift_ppm) /
+	       1000000;
+}
+
+/* From its time to all nodes' time; no less than asked for. */
+static uint64_t node_delay_us(const struct world_node *wn, uint64_t us)
+{
+	if (us > UINT32_MAX)
+		return us;
+	return us * 1000000 / (uint64_t)(1000000 + wn->drift_ppm) + 1;
 }
 
 static uint64_t node_wall_ms(struct clock *c)
 {
 	struct world_node *wn = (struct world_node *)(void *)c;
 
-	return clock_wall_ms(&wn->world->sim.clock) + (uint64_t)wn->wall_off_ms;
+	return clock_wall_ms(&wn->world->sim.clock) + (uint64_t)wn->wall_off_ms +
+	       (uint64_t)((int64_t)(node_mono_us(c) - wn->world->sim.now_us) /
+			  1000);
 }
 
 void world_init(struct world *w, const struct world_config *cfg)
@@ -68,6 +82,10 @@ void world_init(struct world *w, const struct world_config *cfg)
 		wn->id = i;
 		wn->clock.mono_us = node_mono_us;
 		wn->clock.wall_ms = node_wall_ms;
+		if (cfg->drift_ppm)
+			wn->drift_ppm = (int32_t)rand_below(&w->sim.rand,
+							    2 * cfg->drift_ppm) -
+					(int32_t)cfg->drift_ppm;
 		list_init(&wn->conns);
 		wn->medium = disk_sim_new(&w->sim, (int)i,
 					  mix(cfg->seed, 'd', i), &cfg->disk);
@@ -82,7 +100,7 @@ static void on_alarm(void *arg)
 {
 	struct alarm_clock a = *(struct alarm_clock *)arg;
 	struct world_node *wn = a.wn;
-	uint64_t now = wn->world->sim.now_us;
+	uint64_t now = clock_us(&wn->clock);
 
 	free(arg);
 	if (!wn->node || wn->life != a.life)
@@ -100,7 +118,7 @@ static void on_alarm(void *arg)
 static void node_arm(struct world_node *wn)
 {
 	struct sim *s = &wn->world->sim;
-	uint64_t at = node_deadline_us(wn->node), x;
+	uint64_t at = node_deadline_us(wn->node), now, x;
 	struct alarm_clock *a;
 
 	x = route_deadline_us(&wn->route);
@@ -111,14 +129,15 @@ static void node_arm(struct world_node *wn)
 		at = x;
 	if (at == UINT64_MAX)
 		return;
-	if (at < s->now_us + TURN_US)
-		at = s->now_us + TURN_US;
+	now = clock_us(&wn->clock);
+	if (at < now + TURN_US)
+		at = now + TURN_US;
 	if (wn->armed_us <= at)
 		return;
 	wn->armed_us = at;
 	a = xmalloc(sizeof *a);
 	*a = (struct alarm_clock){ wn, wn->life, at };
-	sim_after(s, (int)wn->id, at - s->now_us, on_alarm, a);
+	sim_after(s, (int)wn->id, node_delay_us(wn, at - now), on_alarm, a);
 }
 
 /* ---- life of a node ------------------------------------------------------------------ */

@@ -34,11 +34,13 @@ struct world_config {
 	uint64_t conn_min_us, conn_max_us; /* delay of a client's message */
 	unsigned conn_refused_permille;
 	uint32_t heartbeat_s, window_max;
+	uint32_t drift_ppm;          /* of each node's clocks, at most, either way */
 };
 
 struct world_node {
 	struct clock clock;    /* first: a wall clock of its own */
 	int64_t wall_off_ms;
+	int32_t drift_ppm;     /* its oscillator runs this much faster */
 	struct world *world;
 	unsigned id;
 	unsigned life;         /* raised at each start */
@@ -122,6 +124,8 @@ void world_hang_up(struct world_conn *c, bool silent);
 /* The network breaks a connection: what is under way is lost; each side hears of
  * it after a time of its own. */
 void world_break(struct world *w, struct world_conn *c);
+/* The client reads nothing for so long; what is sent to it piles up. */
+void world_lag(struct world *w, struct world_conn *c, uint64_t us);
 /* Gateway sides of a node that are open. */
 unsigned world_conns(const struct world *w, unsigned node);
 

@@ -105,6 +105,12 @@ static void tell_closed(struct world_conn *c, uint64_t delay_us)
 	parcel_tell(x, delay_us);
 }
 
+void world_lag(struct world *w, struct world_conn *c, uint64_t us)
+{
+	if (c->to_client_us < w->sim.now_us + us)
+		c->to_client_us = w->sim.now_us + us;
+}
+
 /* ---- the gateway's side ------------------------------------------------------------ */
 
 static struct buf *io_begin(void *arg)
@@ -202,7 +208,7 @@ bool conns_sweep(struct world_node *wn)
 
 void conns_tick(struct world_node *wn)
 {
-	uint64_t now_ms = clock_ms(&wn->world->sim.clock);
+	uint64_t now_ms = clock_ms(&wn->clock);
 
 	LIST_FOREACH_SAFE(it, &wn->conns)
 	{

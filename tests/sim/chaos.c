@@ -12,12 +12,19 @@ static const char *const names[FAULTS] = {
 	"power", "power-at", "power-all", "kill",     "stop",
 	"disk-error", "disk-slow", "split", "isolate", "one-way",
 	"bridge", "transfer", "conn", "device", "conn-all",
-	"disk-full", "clock", "rot",
+	"disk-full", "clock", "rot", "power-some", "slow-reader",
+	"clock-step",
 };
+
+const char *fault_name(enum fault f)
+{
+	return names[f];
+}
 
 bool fault_needs_peers(enum fault f)
 {
-	return (f >= FAULT_SPLIT && f <= FAULT_TRANSFER) || f == FAULT_ROT;
+	return (f >= FAULT_SPLIT && f <= FAULT_TRANSFER) || f == FAULT_ROT ||
+	       f == FAULT_POWER_SOME;
 }
 
 struct job {
@@ -85,6 +92,16 @@ static void power_all(struct run *r)
 	for (i = 1; i <= r->world.cfg.nodes; i++)
 		if (world_up(&r->world, i))
 			world_crash(&r->world, i, WORLD_POWER);
+}
+
+/* Of nodes in a row, so that each can be among them. */
+static void power_some(struct run *r)
+{
+	unsigned n = r->world.cfg.nodes, first = some_node(r), i;
+
+	for (i = 0; i < (n - 1) / 2; i++)
+		if (world_up(&r->world, 1 + (first + i) % n))
+			world_crash(&r->world, 1 + (first + i) % n, WORLD_POWER);
 }
 
 static void on_fast_again(void *arg)
@@ -205,6 +222,14 @@ static void conn_break(struct run *r)
 		world_break(&r->world, d->conn);
 }
 
+static void reader_slow(struct run *r)
+{
+	struct device *d = some_device(r);
+
+	if (d->conn)
+		world_lag(&r->world, d->conn, dice(r, LASTS_US));
+}
+
 static void conn_break_all(struct run *r)
 {
 	unsigned i, k;
@@ -225,6 +250,7 @@ static void fault(struct run *r, enum fault f)
 
 	sim_trace(&w->sim, "fault %s %u", names[f], node);
 	r->faults++;
+	r->coverage.faults[f]++;
 	switch (f) {
 	case FAULT_POWER:
 		if (up)
@@ -284,6 +310,15 @@ static void fault(struct run *r, enum fault f)
 	case FAULT_ROT:
 		world_rot(w, w->cfg.nodes);
 		break;
+	case FAULT_POWER_SOME:
+		power_some(r);
+		break;
+	case FAULT_READER:
+		reader_slow(r);
+		break;
+	case FAULT_STEP:
+		w->nodes[node].wall_off_ms = 0;
+		break;
 	case FAULTS:
 		break;
 	}
@@ -310,6 +345,14 @@ static void on_fault(void *arg)
 	later(r, 0, dice(r, 2 * r->p.fault_mean_us), on_fault);
 }
 
+bool chaos_leads(const struct run *r, unsigned node, uint32_t shard)
+{
+	const struct node *n = r->world.nodes[node].node;
+
+	return n && shard < n->n_shards && !n->shards[shard].faulty &&
+	       n->shards[shard].role == GROUP_LEADER;
+}
+
 static void on_read(void *arg)
 {
 	struct job j = *(struct job *)arg;
@@ -317,8 +360,41 @@ static void on_read(void *arg)
 	free(arg);
 	if (j.run->over)
 		return;
-	check_read(j.run);
+	check_read(j.run, some_node(j.run),
+		   (unsigned)dice(j.run, j.run->p.accounts));
 	later(j.run, 0, dice(j.run, j.run->p.read_max_us), on_read);
+}
+
+/* One of them is deposed and may not know it: what one tells the other must not have
+ * missed. */
+static void on_read_leaders(void *arg)
+{
+	struct job j = *(struct job *)arg;
+	struct run *r = j.run;
+	unsigned i, first;
+
+	free(arg);
+	if (r->over)
+		return;
+	first = some_node(r);
+	for (i = 0; i < r->world.cfg.nodes; i++)
+		check_read(r, 1 + (first + i) % r->world.cfg.nodes, j.node);
+}
+
+void chaos_two_leaders(struct run *r, uint32_t shard)
+{
+	unsigned i = (unsigned)dice(r, r->p.accounts);
+	const struct world_node *wn = &r->world.nodes[1];
+
+	if (r->over || r->world.sim.now_us < r->read_leaders_us)
+		return;
+	for (; wn < &r->world.nodes[WORLD_NODES_MAX] && !wn->node; wn++)
+		;
+	if (!wn->node || node_shard_of(wn->node, r->ids[i]) != shard)
+		return;
+	r->coverage.seen[COVER_TWO_LEADERS]++;
+	r->read_leaders_us = r->world.sim.now_us + 1000;
+	later(r, i, 0, on_read_leaders);
 }
 
 void chaos_start(struct run *r)

@@ -23,9 +23,13 @@ enum fault {
 	FAULT_DISK_FULL,   /* a disk has no room for a while */
 	FAULT_CLOCK,       /* a node's wall clock jumps */
 	FAULT_ROT,         /* durable bytes of the last node are damaged */
+	FAULT_POWER_SOME,  /* a minority of the nodes at once */
+	FAULT_READER,      /* a device reads nothing for a while */
+	FAULT_STEP,        /* a wall clock is put back to the right time */
 	FAULTS
 };
 
 bool fault_needs_peers(enum fault f);
+const char *fault_name(enum fault f);
 
 #endif

@@ -320,32 +320,49 @@ static void on_read(struct route_call *call, int status,
 		    const struct result *res)
 {
 	struct run *r = call->arg;
+	unsigned i = (unsigned)call->priv[1] % ACCOUNTS_MAX;
+	unsigned k = (unsigned)call->priv[1] / ACCOUNTS_MAX;
 	uint64_t least = call->priv[0];
 	bool is_erased = r->erased && call->id == r->erased;
 
 	if (!status) {
+		struct device *d = r->devices[i][k];
+
 		r->check.reads_done++;
-		if (is_erased && res->status == ST_NOT_FOUND)
-			;
-		else if (call->priv[3])
+		if (is_erased && (res->status == ST_NOT_FOUND ||
+				  res->status == ST_DEVICE_REMOVED)) {
+			route_put(call->route, call);
+			return;
+		}
+		if (call->priv[4])
 			run_fail(r, "a read saw an account that was erased");
 		else if (res->status || res->inbox_end < least)
-			run_fail(r, "a read of account %" PRIu64
-				    " by way of node %" PRIu64 ", begun after %"
-				    PRIu64 " acks, saw an inbox of %" PRIu64
-				    " (status %d)", call->priv[1],
+			run_fail(r, "a read of account %u by way of node %" PRIu64
+				    ", begun after %" PRIu64 " were there, saw "
+				    "an inbox of %" PRIu64 " (status %d)", i,
 				 call->priv[2], least, res->inbox_end,
 				 res->status);
+		else if (res->cursor < call->priv[3])
+			run_fail(r, "a read of device %u.%u by way of node %"
+				    PRIu64 " saw a cursor of %" PRIu64
+				    ", and one before it %" PRIu64, i, k + 1,
+				 call->priv[2], res->cursor, call->priv[3]);
+		r->check.read_end[i] = max_u64(r->check.read_end[i],
+					       res->inbox_end);
+		if (d)
+			d->cursor_read = max_u64(d->cursor_read, res->cursor);
+	} else {
+		r->coverage.seen[COVER_READ_REFUSED]++;
 	}
 	route_put(call->route, call);
 }
 
-void check_read(struct run *r)
+void check_read(struct run *r, unsigned node, unsigned account_i)
 {
-	unsigned node = 1 + (unsigned)rand_below(&r->rand, r->world.cfg.nodes);
-	unsigned i = (unsigned)rand_below(&r->rand, r->p.accounts);
 	struct world_node *wn = &r->world.nodes[node];
 	struct route_call *call;
+	struct device *d;
+	unsigned k = 0;
 
 	if (!wn->node || wn->stopping)
 		return;
@@ -353,15 +370,24 @@ void check_read(struct run *r)
 	if (!call)
 		return;
 	r->check.reads++;
-	call->id = r->ids[i];
-	call->query = (struct query){ .type = QUERY_ACCOUNT,
-				      .account = r->ids[i] };
+	/* One account has no device. */
+	if (r->p.devices[account_i])
+		k = (unsigned)rand_below(&r->rand, r->p.devices[account_i]);
+	d = r->devices[account_i][k];
+	call->id = r->ids[account_i];
+	call->query = (struct query){
+		.type = QUERY_ACCOUNT,
+		.account = r->ids[account_i],
+		.device = d ? d->device : 0,
+	};
 	call->cb = on_read;
 	call->arg = r;
-	call->priv[0] = r->check.acked_to[i];
-	call->priv[1] = i;
+	call->priv[0] = max_u64(r->check.acked_to[account_i],
+				r->check.read_end[account_i]);
+	call->priv[1] = account_i + k * ACCOUNTS_MAX;
 	call->priv[2] = node;
-	call->priv[3] = r->erased_for_good && call->id == r->erased;
+	call->priv[3] = d ? d->cursor_read : 0;
+	call->priv[4] = r->erased_for_good && call->id == r->erased;
 	route_query(&wn->route, call);
 	world_poke(&r->world, node);
 }

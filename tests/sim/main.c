@@ -2,6 +2,7 @@
  *
  * usage: quipu-sim [--seeds N] [--first SEED] [--until-failure]
  *        quipu-sim --seed SEED [--quiet]
+ *        quipu-sim --describe SEED
  *
  * A seed decides everything; the same seed gives the same trace hash.  --seed
  * prints the trace.  Exit status 1: a seed failed. */
@@ -21,6 +22,7 @@ struct totals {
 	uint64_t sends, acked, delivered, faults, crashes, reads, pages;
 	uint64_t trimmed, rewrites, holes;
 	uint64_t lost, duplicated, reordered;
+	struct coverage coverage;
 };
 
 static void add(struct totals *t, const struct run_result *x)
@@ -42,6 +44,15 @@ static void add(struct totals *t, const struct run_result *x)
 	t->lost += x->lost;
 	t->duplicated += x->duplicated;
 	t->reordered += x->reordered;
+	coverage_add(&t->coverage, &x->coverage);
+}
+
+static void describe(uint64_t seed)
+{
+	struct params p;
+
+	params_draw(&p, seed);
+	params_print(&p, "  ", stdout);
 }
 
 static void print_seed(uint64_t seed, const struct run_result *x,
@@ -57,6 +68,7 @@ static void print_seed(uint64_t seed, const struct run_result *x,
 		printf("seed %" PRIu64 ": FAILED  trace %016" PRIx64 "\n  %s\n"
 		       "  again: %s --seed %" PRIu64 "\n",
 		       seed, x->trace_hash, x->failure, program, seed);
+		describe(seed);
 	}
 	fflush(stdout);
 }
@@ -91,6 +103,7 @@ static void on_abort(int sig)
 	printf("seed %" PRIu64 ": FAILED  signal %d\n  the program ended\n"
 	       "  again: %s --seed %" PRIu64 "\n", current_seed, sig,
 	       current_program, current_seed);
+	describe(current_seed);
 	fflush(stdout);
 	signal(sig, SIG_DFL);
 	raise(sig);
@@ -126,6 +139,7 @@ static int run_many(uint64_t first, uint64_t n, bool until_failure,
 	       t.sends, t.acked, t.delivered, t.pages, t.reads);
 	printf("%" PRIu64 " records trimmed, %" PRIu64 " segments rewritten, %"
 	       PRIu64 " holes told\n", t.trimmed, t.rewrites, t.holes);
+	coverage_print(&t.coverage, stdout);
 	printf("%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64
 	       " reordered\n", t.lost, t.duplicated, t.reordered);
 	printf("%" PRIu64 " passed, %" PRIu64 " failed\n", t.passed, t.failed);
@@ -148,7 +162,8 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: quipu-sim [--seeds N] [--first SEED] "
 			"[--until-failure]\n"
-			"       quipu-sim --seed SEED [--quiet]\n");
+			"       quipu-sim --seed SEED [--quiet]\n"
+			"       quipu-sim --describe SEED\n");
 	return 2;
 }
 
@@ -156,6 +171,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "seed", required_argument, NULL, 's' },
+		{ "describe", required_argument, NULL, 'd' },
 		{ "seeds", required_argument, NULL, 'n' },
 		{ "first", required_argument, NULL, 'f' },
 		{ "quiet", no_argument, NULL, 'q' },
@@ -173,6 +189,10 @@ int main(int argc, char **argv)
 			seed = strtoull(optarg, NULL, 10);
 			one = true;
 			break;
+		case 'd':
+			printf("seed %s\n", optarg);
+			describe(strtoull(optarg, NULL, 10));
+			return 0;
 		case 'n':
 			n = strtoull(optarg, NULL, 10);
 			break;

@@ -74,6 +74,7 @@ void replicas_release(struct run *r)
 static void look_leader(struct run *r, const struct shard *s, unsigned node)
 {
 	uint64_t key = (uint64_t)s->id << 48 ^ s->term;
+	unsigned i;
 	void *was;
 
 	if (s->role != GROUP_LEADER)
@@ -82,6 +83,11 @@ static void look_leader(struct run *r, const struct shard *s, unsigned node)
 	if (was && was != &r->world.nodes[node])
 		run_fail(r, "shard %u has two leaders in term %" PRIu64, s->id,
 			 s->term);
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (i != node && chaos_leads(r, i, s->id)) {
+			chaos_two_leaders(r, s->id);
+			break;
+		}
 }
 
 /* A leader knows of no entry at a follower that is not there, and commits none
@@ -97,8 +103,11 @@ static void look_stored(struct run *r, const struct shard *s, unsigned node)
 		unsigned peer = (unsigned)gi.voters[i];
 		uint64_t *stored = &r->stored[peer][s->id];
 
-		if (peer == node)
+		if (peer == node) {
+			r->coverage.seen[COVER_TRUNCATED] +=
+				gi.match[i] < *stored;
 			*stored = gi.match[i];
+		}
 		else if (gi.role == GROUP_LEADER && gi.match[i] > *stored &&
 			 r->term[peer][s->id] <= gi.term)
 			run_fail(r, "shard %u: leader %u counts %" PRIu64
@@ -160,14 +169,40 @@ static void look_cursors(struct run *r, struct shard *s, unsigned node)
 	}
 }
 
+/* What the journal has of a replica only grows: the mark, and the folder in force. */
+static void look_journal(struct run *r, const struct shard *s, unsigned node)
+{
+	const struct journal_shard *js = journal_shard(s->node->journal, s->id);
+	uint64_t *mark = &r->mark[node][s->id];
+	uint32_t *inc = &r->incarnation[node][s->id];
+
+	r->coverage.seen[COVER_INSTALLED] += js->incarnation > *inc;
+	if ((js->mark_index < *mark || js->incarnation < *inc) &&
+	    !r->world.nodes[node].rotten)
+		run_fail(r, "node %u shard %u: the mark went from %" PRIu64
+			    " to %" PRIu64 ", the incarnation from %u to %u",
+			 node, s->id, *mark, js->mark_index, *inc,
+			 js->incarnation);
+	*mark = js->mark_index;
+	*inc = js->incarnation;
+}
+
 void replicas_look(struct run *r, unsigned node)
 {
 	struct node *n = r->world.nodes[node].node;
+	uint64_t *seen = r->coverage.seen;
 	uint32_t i;
 
+	seen[COVER_CROWDED] += journal_crowded(n->journal);
+	seen[COVER_DISK_LEVEL] += n->level != LEVEL_OK;
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 		uint64_t applied;
+
+		look_journal(r, s, node);
+		seen[COVER_FAULTY] += s->faulty;
+		seen[COVER_INSTALLING] += s->install != NULL;
+		seen[COVER_DIRTY_FULL] += !s->faulty && store_full(s->store);
 
 		if (s->faulty && r->world.nodes[node].rotten) {
 			/* What it answered before it noticed counts. */

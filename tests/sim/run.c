@@ -222,6 +222,17 @@ static void report(struct run *r, struct run_result *out)
 	out->lost = r->check.lost;
 	out->duplicated = r->check.duplicated;
 	out->reordered = r->check.reordered;
+	r->coverage.seen[COVER_POWER] = w->crashes;
+	r->coverage.seen[COVER_KILL] = w->kills;
+	r->coverage.seen[COVER_DISK_END] = w->disk_deaths;
+	r->coverage.seen[COVER_RESTART] = r->restarts;
+	r->coverage.seen[COVER_ELSEWHERE] = r->elsewhere;
+	r->coverage.seen[COVER_DUP_ACK] = r->check.resolved_dup;
+	r->coverage.seen[COVER_PAGE] = r->check.pages;
+	r->coverage.seen[COVER_REFUSED] = r->check.refused;
+	r->coverage.seen[COVER_CONN_BROKEN] = w->breaks;
+	r->coverage.seen[COVER_CONN_REFUSED] = w->refused;
+	out->coverage = r->coverage;
 }
 
 void run_seed(uint64_t seed, bool verbose, struct run_result *out)

@@ -2,6 +2,7 @@
  * faults from the seed, and a checker that keeps its own history.
  *
  *	params.c    what the seed draws (swarm: some faults are fully off)
+ *	coverage.c  what happened, over all seeds
  *	device.c    a device: client engine over store_mem and a world_conn
  *	people.c    accounts, what they write, crashes of their devices
  *	chaos.c     faults of nodes, disks and network
@@ -17,6 +18,8 @@
 #include "client/store_mem.h"
 #include "tests/lib/world.h"
 #include "tests/sim/chaos.h"
+
+#include <stdio.h>
 
 #define ACCOUNTS_MAX 8
 #define DEVICES_RUN_MAX 3 /* per account */
@@ -42,6 +45,27 @@ struct params {
 	uint64_t erase_us;          /* after the start of chaos; 0: nobody is erased */
 };
 void params_draw(struct params *p, uint64_t seed);
+/* What it drew, a few lines with `indent` in front. */
+void params_print(const struct params *p, const char *indent, FILE *f);
+
+/* ---- what a run came to see ----------------------------------------------------- */
+
+enum cover {
+	COVER_POWER, COVER_KILL, COVER_DISK_END, COVER_RESTART, COVER_TRUNCATED,
+	COVER_TWO_LEADERS, COVER_READ_REFUSED, COVER_CROWDED, COVER_DIRTY_FULL,
+	COVER_DISK_LEVEL, COVER_FAULTY, COVER_INSTALLING, COVER_INSTALLED,
+	COVER_ELSEWHERE,
+	COVER_DUP_ACK, COVER_PAGE, COVER_REFUSED, COVER_CONN_BROKEN,
+	COVER_CONN_REFUSED,
+	COVER_END
+};
+struct coverage {
+	uint64_t faults[FAULTS];
+	uint64_t seen[COVER_END];
+};
+void coverage_add(struct coverage *sum, const struct coverage *c);
+/* A table, and what is missing in it. */
+void coverage_print(const struct coverage *c, FILE *f);
 
 /* ---- history -------------------------------------------------------------------- */
 
@@ -91,6 +115,7 @@ struct check {
 	uint64_t lost, duplicated, reordered, holes;
 	uint64_t acked_to[ACCOUNTS_MAX]; /* with an inbox number */
 	uint64_t reads, reads_done, pages;
+	uint64_t read_end[ACCOUNTS_MAX]; /* inbox of it that any read has seen */
 	/* Who wrote what is at a number of an inbox, whoever was told first. */
 	uint64_t *numbers[ACCOUNTS_MAX];
 	size_t numbers_cap[ACCOUNTS_MAX];
@@ -114,6 +139,7 @@ struct device {
 	struct seen *inbox;     /* by number */
 	size_t inbox_cap;
 	uint64_t next_write_us;
+	uint64_t cursor_read;   /* that any read has seen */
 	unsigned crashes, elsewhere;
 };
 
@@ -132,6 +158,8 @@ struct run {
 	uint64_t faults, restarts, elsewhere;
 	uint64_t erased;        /* account: asked for; 0: not yet */
 	bool erased_for_good;   /* and answered */
+	uint64_t read_leaders_us; /* not before */
+	struct coverage coverage;
 	struct map chains;      /* shard, applied index -> chain */
 	struct map leaders;     /* shard, term -> node */
 	uint64_t applied[WORLD_NODES_MAX + 1][SHARDS_MAX];
@@ -141,6 +169,8 @@ struct run {
 	/* What a replica has durable in its journal, and in which term it is. */
 	uint64_t stored[WORLD_NODES_MAX + 1][SHARDS_MAX];
 	uint64_t term[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	uint64_t mark[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	uint32_t incarnation[WORLD_NODES_MAX + 1][SHARDS_MAX];
 };
 
 struct run_result {
@@ -150,6 +180,7 @@ struct run_result {
 	uint64_t sends, acked, refused, delivered, faults, crashes, reads, pages;
 	uint64_t lost, duplicated, reordered;
 	uint64_t trimmed, rewrites, holes;
+	struct coverage coverage;
 };
 void run_seed(uint64_t seed, bool verbose, struct run_result *out);
 void run_fail(struct run *r, const char *fmt, ...)
@@ -180,6 +211,9 @@ bool device_settled(const struct device *d);
 void chaos_start(struct run *r);
 void chaos_node_down(void *arg, unsigned node);
 void chaos_heal(struct run *r);
+bool chaos_leads(const struct run *r, unsigned node, uint32_t shard);
+/* More than one node takes itself for the leader: both are read from. */
+void chaos_two_leaders(struct run *r, uint32_t shard);
 
 /* check.c */
 void check_init(struct check *c, struct run *r);
@@ -198,7 +232,8 @@ void check_settled(struct check *c, struct device *d,
 /* An op of the device's store became durable. */
 void check_durable(struct device *d, const struct store_op *op);
 void check_crashed(struct check *c, struct device *d);
-void check_read(struct run *r); /* a linearizable read somewhere */
+/* A linearizable read by way of a node. */
+void check_read(struct run *r, unsigned node, unsigned account_i);
 void check_end(struct check *c);
 
 /* history.c */
