@@ -81,7 +81,8 @@ struct session {
 	uint64_t account, hello_id, hello_cursor;
 	uint64_t next_n;         /* next number to deliver */
 	uint64_t base;           /* sub: what it takes as received at its start */
-	uint64_t acked;          /* of recv; the sub and the shard were told */
+	uint64_t heard;          /* of hello and recv; the shard is told */
+	uint64_t acked;          /* that, and what is gone behind it; the sub is told */
 	uint64_t credited, proposed;
 	uint64_t welcome_n, end; /* inbox end at welcome; highest number known */
 	uint64_t heard_ms;

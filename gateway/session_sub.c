@@ -126,7 +126,7 @@ static void look_caught_up(struct session *s)
 static const char *place(struct session *s, const struct result *r)
 {
 	if (same_epoch(s)) {
-		s->acked = s->hello_cursor;
+		s->acked = s->heard = s->hello_cursor;
 		s->next_n = s->hello_cursor + 1;
 		if (s->hello_cursor < r->cursor)
 			return "rollback";
@@ -134,12 +134,14 @@ static const char *place(struct session *s, const struct result *r)
 			return "ahead";
 		return NULL;
 	}
-	s->acked = r->cursor;
+	s->acked = s->heard = r->cursor;
 	s->next_n = r->cursor + 1;
 	return s->has_cursor ? "epoch" : "new";
 }
 
-/* What is gone needs no acknowledgement, or the window would be full of it. */
+/* What is gone needs no acknowledgement, or the window would be full of it.  The
+ * shard's cursor stays where the device is: one that has not heard of the hole when
+ * its connection breaks comes back with its own, and that is no rollback. */
 static void skip_to(struct session *s, uint64_t oldest)
 {
 	s->next_n = oldest;
@@ -208,7 +210,7 @@ static void welcome(struct session *s, const struct result *r)
 		node_sub_credit(s->env->node, &s->sub, 0, 0);
 		return;
 	}
-	if (s->acked > s->proposed) {
+	if (s->heard > s->proposed) {
 		s->cursor_ms = session_now(s) + SESSION_CURSOR_MS;
 		session_sooner(s, s->cursor_ms);
 	}
@@ -327,15 +329,17 @@ void sub_on_recv(struct session *s, const struct wire *w)
 {
 	uint64_t cursor = w->u[W_CURSOR];
 
-	if (cursor <= s->acked)
+	if (cursor <= s->heard)
 		return;
 	if (cursor > s->end || s->barren) {
 		session_refuse(s, P_BAD_FRAME, SESSION_NO_ID, CLOSE_BAD_FRAME,
 			       "cursor is beyond the inbox");
 		return;
 	}
-	metric_add(M_RECEIPTS, cursor - s->acked);
-	s->acked = cursor;
+	metric_add(M_RECEIPTS, cursor - s->heard);
+	s->heard = cursor;
+	if (s->acked < cursor)
+		s->acked = cursor;
 	/* Told in good time, not with every record. */
 	if (s->subscribed && s->started &&
 	    (s->acked - s->credited >= s->window / 4 + 1 ||
@@ -346,7 +350,7 @@ void sub_on_recv(struct session *s, const struct wire *w)
 		s->cursor_ms = session_now(s) + SESSION_CURSOR_MS;
 		session_sooner(s, s->cursor_ms);
 	}
-	if (s->acked - s->proposed >= SESSION_CURSOR_RECORDS)
+	if (s->heard - s->proposed >= SESSION_CURSOR_RECORDS)
 		sub_cursor_tick(s, s->cursor_ms);
 }
 
@@ -390,7 +394,7 @@ static void on_cursor(struct route_call *c, int status, const struct result *res
 			  status_problem(res->status), told);
 		s->proposed = told; /* the next one may fare better */
 	}
-	s->cursor_ms = s->acked > s->proposed ?
+	s->cursor_ms = s->heard > s->proposed ?
 			       session_now(s) + SESSION_CURSOR_MS :
 			       0;
 	if (s->cursor_ms)
@@ -417,7 +421,7 @@ static struct route_call *cursor_propose(struct session *s, route_cb *cb)
 	c->cmd.type = CMD_CURSOR;
 	c->cmd.account = s->account;
 	c->cmd.device = s->device;
-	c->cmd.cursor = s->acked;
+	c->cmd.cursor = s->heard;
 	AZ(route_propose(s->env->route, c));
 	return c;
 }
@@ -427,7 +431,7 @@ void sub_cursor_tick(struct session *s, uint64_t now_ms)
 	if (s->cursor_call || !s->cursor_ms || now_ms < s->cursor_ms)
 		return;
 	s->cursor_ms = 0;
-	if (s->acked <= s->proposed)
+	if (s->heard <= s->proposed)
 		return;
 	s->cursor_call = cursor_propose(s, on_cursor);
 	if (!s->cursor_call) {
@@ -438,10 +442,10 @@ void sub_cursor_tick(struct session *s, uint64_t now_ms)
 
 void sub_report(struct session *s)
 {
-	bool told = s->acked <= s->proposed || !s->said_hello || s->barren;
+	bool told = s->heard <= s->proposed || !s->said_hello || s->barren;
 
 	if (s->cursor_call) {
-		told |= s->cursor_call->cmd.cursor == s->acked;
+		told |= s->cursor_call->cmd.cursor == s->heard;
 		s->cursor_call->cb = on_cursor_orphan;
 		s->cursor_call = NULL;
 	}
