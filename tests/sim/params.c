@@ -118,6 +118,9 @@ void params_draw(struct params *p, uint64_t seed)
 	/* Often enough, some ask when their node dies, and ask again in its next
 	 * life before the first answer has come. */
 	p->read_max_us = PICK(&r, 100000, 100000, 5000);
+	/* One of two is no minority. */
+	if (p->world.nodes == 2)
+		p->weight[FAULT_ROT] = 0;
 	/* The entries of a faulty shard are let go of by nobody. */
 	if (p->world.nodes > 1 && p->weight[FAULT_ROT])
 		p->world.node.journal.max_bytes = 256u << 20;

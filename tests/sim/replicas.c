@@ -144,17 +144,6 @@ static void look_state(struct run *r, const struct shard *s, unsigned node)
 			 s->id, m->applied_index, node, p->node);
 }
 
-/* What stands between is gone: the gateway moves a cursor over it as soon as it tells
- * the device, and before the device has heard it. */
-static bool gone_between(struct shard *s, uint64_t account, uint64_t stored,
-			 uint64_t cursor)
-{
-	uint64_t oldest = 1;
-
-	return !store_key_oldest(s->store, account, stored + 1, &oldest, NULL) &&
-	       oldest > cursor;
-}
-
 /* No replica knows a cursor that the device has not on its storage. */
 static void look_cursors(struct run *r, struct shard *s, unsigned node)
 {
@@ -171,9 +160,7 @@ static void look_cursors(struct run *r, struct shard *s, unsigned node)
 			    !machine_device(&s->machine, d->account, d->device,
 					    &res))
 				continue;
-			if (res.cursor > d->store.state.meta.cursor &&
-			    !gone_between(s, d->account,
-					  d->store.state.meta.cursor, res.cursor))
+			if (res.cursor > d->store.state.meta.cursor)
 				run_fail(r, "node %u has cursor %" PRIu64
 					    " of device %u.%u, which stored %"
 					    PRIu64, node, res.cursor, i, k + 1,
