@@ -275,7 +275,7 @@ static bool choose_victims(struct planner *p, uint32_t i)
 	if (s.n <= p->w->factor)
 		return false;
 	for (k = 0; k < s.n; k++)
-		p->load[s.replica[k].node] += was >> s.replica[k].node & 1;
+		p->load[s.replica[k].node] += (int)(was >> s.replica[k].node & 1);
 	p->victim[i] = 0;
 	while (s.n > p->w->factor) {
 		uint8_t id = victim_at_last(p, &s);
