@@ -392,7 +392,7 @@ static void test_a_full_journal_does_not_hold_up_the_end(void **state)
 {
 	/* A shard that marks nothing.  The first burst is short, so that the last one
 	 * does not end where the ring does: some of it must wait. */
-	enum { SHARD = 9, LEN = 60000, MAX = 4096, SHORT = 10 };
+	enum { SHARD = 9, LEN = 60000, MAX = 4096, SHORT = 8 };
 	struct journal_req *reqs = xcalloc(MAX, sizeof *reqs);
 	struct journal *j = t->node->journal;
 	bool refused = false;
