@@ -1,6 +1,7 @@
 """The checker of tests/torture sees what it is there for, and a short torture of real
 nodes holds.  The long one is `make torture`."""
 
+import os
 import json
 import subprocess
 import sys
@@ -64,6 +65,11 @@ class Story:
 
     def found(self):
         return {k for k, n in checker.judge(self.events).counts.items() if n}
+
+
+pytestmark = pytest.mark.skipif(not os.environ.get("QUIPU_TORTURE"),
+                                reason="QUIPU_TORTURE=1 runs it")
+
 
 
 def test_a_sound_history_is_sound():
