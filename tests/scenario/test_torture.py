@@ -67,7 +67,7 @@ class Story:
         return {k for k, n in checker.judge(self.events).counts.items() if n}
 
 
-pytestmark = pytest.mark.skipif(not os.environ.get("QUIPU_TORTURE"),
+asked_for = pytest.mark.skipif(not os.environ.get("QUIPU_TORTURE"),
                                 reason="QUIPU_TORTURE=1 runs it")
 
 
@@ -204,6 +204,7 @@ def test_a_cursor_that_falls_or_is_ahead(kept):
     assert story.found() == {"cursor"}
 
 
+@asked_for
 @pytest.mark.skipif(CHECKED, reason="sanitizers and a preloaded library do not mix")
 def test_a_minute_of_torture(tmp_path):
     folder = tmp_path / "torture"
