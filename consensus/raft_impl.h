@@ -87,6 +87,7 @@ struct group_peer {
 	uint64_t offered; /* index of the snapshot that it was offered */
 	uint64_t probe_seq; /* newest round answered in our term */
 	uint64_t heard_ms;  /* the member there answered an append; 0: not yet */
+	uint64_t short_ms;  /* since when it says that it lacks what it had acked */
 	uint64_t joining;   /* life of the empty replica that asks to be added */
 };
 

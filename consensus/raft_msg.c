@@ -562,6 +562,35 @@ static int on_append(struct group *g, uint64_t from, struct cursor *c,
 	return 0;
 }
 
+/* It says again and again that it lacks what it had acked: its disk has lost it, with
+ * nothing left to see that by.  The core's match index never falls, so under this
+ * leader it would stay behind for good; the next one begins without an opinion. */
+static void follower_short(struct group *g, uint64_t from, uint64_t last,
+			   uint64_t match)
+{
+	const struct raft_configuration *c = &g->raft.configuration;
+	struct group_peer *p = &g->peers[from];
+	uint64_t now = group_now(g);
+	unsigned i;
+
+	if (!p->short_ms)
+		p->short_ms = now;
+	/* Late rejections look the same, but an answer with more follows. */
+	if (now - p->short_ms < 2 * (uint64_t)g->cfg.election_ms)
+		return;
+	p->short_ms = now;
+	log_event(LOG_ERROR, "follower_lost_entries",
+		  "shard=%u peer=%" PRIu64 " acked=%" PRIu64 " has=%" PRIu64,
+		  g->cfg.shard, from, match, last);
+	for (i = 0; i < c->n; i++) {
+		uint64_t to = c->servers[i].id;
+
+		if (to != from && to != g->cfg.self &&
+		    g->net->ops->is_up(g->net, to) && !group_transfer(g, to))
+			return;
+	}
+}
+
 static int on_append_result(struct group *g, uint64_t from, struct cursor *c,
 			    struct err *e)
 {
@@ -586,13 +615,18 @@ static int on_append_result(struct group *g, uint64_t from, struct cursor *c,
 	if (r->rejected) {
 		/* It has not kept what we sent. */
 		g->peers[from].sent_upto = 0;
-		/* B11: a late rejection of what has matched since aborts. */
+		/* B11: a late rejection of what has matched since aborts, and
+		 * so does the answer of one that has lost what it had. */
 		if (group_leads(g) && r->term == raft_current_term(&g->raft) &&
 		    !raft_match_index(&g->raft, from, &match) &&
-		    r->rejected <= match) {
+		    (r->rejected <= match || r->last_log_index < match)) {
 			g->dropped_rej++;
+			if (r->last_log_index < match)
+				follower_short(g, from, r->last_log_index, match);
 			return 0;
 		}
+	} else {
+		g->peers[from].short_ms = 0;
 	}
 	msg_receive(g, from, &m);
 	transfer_poll(g);

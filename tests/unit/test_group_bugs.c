@@ -392,6 +392,38 @@ static void test_b11_late_rejection(void **state)
 	rig_close(&r);
 }
 
+/* A follower whose disk has lost what it had acked: the core would abort, or drop its
+ * answers for ever.  It is told from a late rejection by saying so again and again. */
+static void test_b11_follower_that_lost_its_tail(void **state)
+{
+	uint64_t last, since;
+
+	(void)state;
+	lead_with(10);
+	last = info().last_index;
+	assert_int_equal(rig_submit(&r, 1), 0);
+	rig_run_ms(&r, 3);
+	assert_int_equal(rig_ack(&r, 2, term(), 0, last + 1), 0);
+	/* The core sends from its match on, and from above it. */
+	assert_int_equal(rig_ack(&r, 3, term(), last, last - 4), 0);
+	assert_int_equal(rig_ack(&r, 3, term(), last + 1, last - 4), 0);
+	assert_int_equal(info().dropped_rej, 2);
+	assert_false(info().transferring);
+	/* An answer with more: it was a late one. */
+	assert_int_equal(rig_ack(&r, 3, term(), 0, last), 0);
+	since = group_now(r.g);
+	do {
+		assert_true(group_now(r.g) - since < 10000);
+		rig_timeout(&r);
+		rig_ack(&r, 2, term(), 0, last + 1);
+		rig_ack(&r, 3, term(), last, last - 4);
+	} while (!rig_count(&r, GM_TIMEOUT_NOW, 2));
+	assert_true(group_now(r.g) - since >= 2000);
+	assert_int_equal(rig_count(&r, GM_TIMEOUT_NOW, 3), 0);
+	assert_int_equal(info().match[2], last);
+	rig_close(&r);
+}
+
 /* The same entries are reported durable once, whatever else is written. */
 static void test_b12_persisted_once(void **state)
 {
@@ -890,6 +922,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_b08_checkpoint_twice),
 	T(test_b09_append_below_the_compaction_point),
 	T(test_b11_late_rejection),
+	T(test_b11_follower_that_lost_its_tail),
 	T(test_b12_persisted_once),
 	T(test_b13_stale_write_after_truncation),
 	T(test_b13_same_entries_come_back),
