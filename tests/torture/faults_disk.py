@@ -47,6 +47,12 @@ class DiskFull(Fault):
         for node in self.nodes:
             for name in ("first", "second"):
                 self._path(node, name).unlink(missing_ok=True)
+            # Else a power cut brings it back, and nobody takes it away again.
+            fd = os.open(node.disk.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 class DiskFullMajority(DiskFull):

@@ -36,6 +36,7 @@ import checker  # noqa: E402
 import faults  # noqa: E402
 import faults_disk  # noqa: E402
 import faults_net  # noqa: E402
+import faults_rot  # noqa: E402
 import figures  # noqa: E402
 import ground  # noqa: E402
 import history  # noqa: E402
@@ -44,7 +45,7 @@ from node import GATEWAY, PEER, AdminError, Node, Silent  # noqa: E402
 from schedule import Schedule  # noqa: E402
 from watch import Watch  # noqa: E402
 
-KINDS = [*faults.ALL, *faults_net.ALL, *faults_disk.ALL]
+KINDS = [*faults.ALL, *faults_net.ALL, *faults_disk.ALL, *faults_rot.ALL]
 LACKS = 77
 HOUR_MS = 3600 * 1000
 

@@ -88,7 +88,7 @@ static enum sync before_sync(void)
 	if (ms) {
 		struct timespec t = { ms / 1000, ms % 1000 * 1000000l };
 
-		nanosleep(&t, NULL);
+		nanosleep(&t, NULL); /* style: sleep, it is the slow disk */
 	}
 	if (due(&control->fail_sync))
 		return FAIL;

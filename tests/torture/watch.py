@@ -16,6 +16,7 @@ class Watch(threading.Thread):
         self.lock = threading.Lock()
         self.shards = {node.n: None for node in nodes}  # what each said last
         self.ready = {node.n: False for node in nodes}
+        self.has = {}           # node -> ready, and everything is applied
         self.floor = {}         # shard -> highest commit of the round before
         self.whole_since = None
         self.over = False
@@ -37,8 +38,9 @@ class Watch(threading.Thread):
             except (Silent, AdminError, ValueError, KeyError):
                 got[node.n], ready[node.n] = None, False
         with self.lock:
-            whole = all(ready.values()) and all(
-                self._has_all(said) for said in got.values())
+            self.has = {n: ready[n] and self._has_all(said)
+                        for n, said in got.items()}
+            whole = all(self.has.values())
             self.whole_since = (self.whole_since or began) if whole else None
             self.shards, self.ready = got, ready
             floor = dict(self.floor)
@@ -90,6 +92,11 @@ class Watch(threading.Thread):
                         lines.append(f"node {n} shard {shard} applied {s['applied']} "
                                      f"of {self.floor[shard]}")
             return "; ".join(lines[:8])
+
+    def others_have_all(self, n):
+        """The nodes but this one have, and serve, all that was committed."""
+        with self.lock:
+            return all(self.has.get(m) for m in self.shards if m != n)
 
     def leader_of_most(self):
         with self.lock:

@@ -1,0 +1,272 @@
+"""Faults of what is on a disk, done while its node is stopped: a write that was torn, a
+promise that a disk forgot, bits that flipped, files that are gone.
+
+Where something promised is taken from one node (`damage`), the others have everything
+before it happens and nothing else befalls the cluster until that node has it again.
+"""
+
+import os
+import struct
+
+from faults import Fault
+from ground import address
+from lib import certs
+from node import AdminError, Silent
+
+PAGE = 4096
+JOURNAL_HEADER = 20480
+
+
+def has_verb(run, verb):
+    """Whether this build knows an admin verb."""
+    for node in run.nodes:
+        try:
+            node.ask(verb)
+            return True
+        except AdminError as e:
+            return "unknown verb" not in str(e)
+        except Silent:
+            continue
+    return False
+
+
+def last_group(data):
+    """(path, begin, end) of the journal's newest group; docs/format.md."""
+    best = None
+    for path in sorted((data / "journal").glob("*.jnl")):
+        raw = path.read_bytes()
+        use = raw[16:24]
+        for at in range(JOURNAL_HEADER, len(raw) - 40, PAGE):
+            if raw[at:at + 4] != b"QJG1" or raw[at + 8:at + 16] != use:
+                continue
+            number, length = struct.unpack_from("<QI", raw, at + 16)
+            if at + length <= len(raw) and (not best or number > best[0]):
+                best = (number, path, at, at + length)
+    return best[1:] if best else None
+
+
+def overwrite(path, at, data):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+class OnDisk(Fault):
+    """Stops the node as a power cut does, then does `harm` to its files."""
+
+    hold = (0.1, 1.0)
+    alone = True
+
+    def draw(self):
+        self.what = ""
+        return super().draw()
+
+    @property
+    def detail(self):
+        return self.what
+
+    def begin(self):
+        node = self.node
+        node.cut_power()
+        node.mount_again()
+        if self.damage:
+            self.run.until(lambda: self.run.watch.others_have_all(node.n), 60)
+        self.what = self.harm(node.data) or "nothing was there"
+
+    def harm(self, data):
+        raise NotImplementedError
+
+    def pick(self, files):
+        files = sorted(files)
+        return self.dice.choice(files) if files else None
+
+    def flip(self, path, first=0, end=None):
+        size = path.stat().st_size if end is None else end
+        if size <= first:
+            return None
+        at = self.dice.randrange(first, size)
+        with open(path, "rb") as f:
+            f.seek(at)
+            byte = f.read(1)[0]
+        bit = 1 << self.dice.randrange(8)
+        overwrite(path, at, bytes([byte ^ bit]))
+        return f"bit {bit:#x} of byte {at} of {path.relative_to(self.node.data)}"
+
+
+class TornTail(OnDisk):
+    """What a write leaves that the power cut in the middle: nobody was told of it."""
+
+    kind = "torn journal tail"
+
+    def harm(self, data):
+        found = last_group(data)
+        if not found:
+            return None
+        path, _, end = found
+        at = -(-end // PAGE) * PAGE
+        size = min(self.dice.randrange(512, 5 * PAGE, 512), path.stat().st_size - at)
+        if size <= 0:
+            return None
+        junk = self.dice.randbytes(size)
+        if self.dice.random() < 0.5:
+            junk = (b"QJG1" + junk)[:size]
+        overwrite(path, at, junk)
+        return f"{size} bytes of {path.name} from {at}"
+
+
+class LostTail(OnDisk):
+    """The last group, which was promised: zeros now."""
+
+    kind = "lost journal tail"
+    damage = True
+
+    def harm(self, data):
+        found = last_group(data)
+        if not found:
+            return None
+        path, begin, end = found
+        begin = max(begin, end - self.dice.choice((16, 512, 4096)))
+        overwrite(path, begin, bytes(end - begin))
+        return f"{end - begin} bytes of {path.name} from {begin}"
+
+
+class MetaRot(OnDisk):
+    """One of the two copies of node.meta: rotten or gone."""
+
+    kind = "node.meta rot"
+
+    def harm(self, data):
+        path = data / self.dice.choice(("node.meta", "node.meta.2"))
+        if self.dice.random() < 0.5:
+            path.unlink()
+            return f"{path.name} is gone"
+        return self.flip(path)
+
+
+class IndexRot(OnDisk):
+    """An index is made again from its segment."""
+
+    kind = "index rot"
+
+    def harm(self, data):
+        path = self.pick(data.glob("shards/*/seg/*.idx"))
+        if not path:
+            return None
+        if self.dice.random() < 0.3:
+            path.unlink()
+            return f"{path.relative_to(data)} is gone"
+        return self.flip(path)
+
+
+class Repaired(OnDisk):
+    """Damage that peers have to cure."""
+
+    damage = True
+
+    @classmethod
+    def lacks(cls, run):
+        if has_verb(run, "scrub") or has_verb(run, "repair"):
+            return None
+        return "not yet cured by the product: it finds and names it, and stays without"
+
+
+class SegmentRot(Repaired):
+    kind = "segment rot"
+
+    def harm(self, data):
+        path = self.pick(data.glob("shards/*/seg/*.seg"))
+        return self.flip(path) if path else None
+
+
+class TreeRot(Repaired):
+    kind = "tree rot"
+
+    def harm(self, data):
+        path = self.pick(p for p in data.glob("shards/*/tree/*.hash"))
+        return self.flip(path) if path else None
+
+
+class StateRot(Repaired):
+    kind = "state rot"
+
+    def harm(self, data):
+        path = self.pick(data.glob("shards/*/state.mdb"))
+        return self.flip(path) if path else None
+
+
+class JournalRot(Repaired):
+    kind = "journal rot"
+
+    def harm(self, data):
+        found = last_group(data)
+        if not found:
+            return None
+        return self.flip(found[0], JOURNAL_HEADER, found[1])
+
+
+class LostFile(Repaired):
+    kind = "lost directory entry"
+
+    def harm(self, data):
+        path = self.pick([*data.glob("shards/*/seg/*.seg"),
+                          *data.glob("shards/*/tree/*.hash"),
+                          *data.glob("shards/*/state.mdb")])
+        if not path:
+            return None
+        path.unlink()
+        return f"{path.relative_to(data)} is gone"
+
+
+class WipedDisk(Fault):
+    """A known node id on an empty disk must not vote until it was replaced."""
+
+    kind = "wiped disk"
+    damage = True
+
+    @classmethod
+    def lacks(cls, run):
+        if has_verb(run, "node-replace"):
+            return "the harness has no story for it yet"
+        return "not yet cured by the product: nodes cannot be replaced"
+
+
+class Membership(Fault):
+    kind = "membership change"
+
+    @classmethod
+    def lacks(cls, run):
+        if has_verb(run, "node-add"):
+            return "the harness has no story for it yet"
+        return "not in the product yet: nodes are those of the first start"
+
+
+class NewCertificate(Fault):
+    """A node and its gateway get new certificates and read them without a stop."""
+
+    kind = "certificate change"
+    hold = (0.2, 1.0)
+
+    @classmethod
+    def lacks(cls, run):
+        return None if has_verb(run, "reload") else "no verb reload"
+
+    def begin(self):
+        n, where = self.node.n, self.run.ground
+        certs.leaf(where, f"node-{n}", f"node-{n}.torture.quipu")
+        certs.leaf(where, f"gateway-{n}", f"gateway-{n}", addresses=[address(n)])
+        self.refused = None
+        try:
+            self.node.ask("reload")
+        except AdminError as e:
+            self.refused = str(e)
+        except Silent:
+            pass    # its pair has it down: the next start reads them
+
+    def verdict(self):
+        return self.refused and f"node {self.node.n}: reload: {self.refused}"
+
+
+ALL = [TornTail, LostTail, MetaRot, IndexRot, SegmentRot, TreeRot, StateRot, JournalRot,
+       LostFile, WipedDisk, Membership, NewCertificate]
