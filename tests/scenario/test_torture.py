@@ -1,7 +1,6 @@
 """The checker of tests/torture sees what it is there for, and a short torture of real
 nodes holds.  The long one is `make torture`."""
 
-import os
 import json
 import subprocess
 import sys
@@ -65,11 +64,6 @@ class Story:
 
     def found(self):
         return {k for k, n in checker.judge(self.events).counts.items() if n}
-
-
-asked_for = pytest.mark.skipif(not os.environ.get("QUIPU_TORTURE"),
-                                reason="QUIPU_TORTURE=1 runs it")
-
 
 
 def test_a_sound_history_is_sound():
@@ -204,7 +198,6 @@ def test_a_cursor_that_falls_or_is_ahead(kept):
     assert story.found() == {"cursor"}
 
 
-@asked_for
 @pytest.mark.skipif(CHECKED, reason="sanitizers and a preloaded library do not mix")
 def test_a_minute_of_torture(tmp_path):
     folder = tmp_path / "torture"
