@@ -210,7 +210,9 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 			      behind[r->shard / 64] & bit);
 
 		/* Each with a row of its own, at the worst. */
-		if (waits || JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
+		if (waits ||
+		    *records + r->n_entries + small_records(r) > JG_RECORDS_MAX ||
+		    JG_HEADER + t.bytes + jreq_priv(*pp)->bytes +
 					     rows * JG_ROW >
 				     small_room(j, old, r, entries)) {
 			behind[r->shard / 64] |= bit;

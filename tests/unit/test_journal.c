@@ -66,7 +66,8 @@ static int reopen(struct world *w, struct err *e)
 			    e);
 }
 
-static void world_init(struct world *w, uint64_t seed)
+static void world_sized(struct world *w, uint64_t seed, uint64_t file_size,
+			unsigned files, uint64_t queue_bytes)
 {
 	struct err e = { 0 };
 	int rv;
@@ -76,14 +77,19 @@ static void world_init(struct world *w, uint64_t seed)
 	rand_seeded(&w->rand, seed * 77 + 1);
 	w->ds = disk_sim_new(&w->sim, 0, seed, &disk_sim_fast);
 	w->cfg = (struct journal_config){ .node_id = 3,
-					  .file_size = 256u << 10,
-					  .max_bytes = 2u << 20,
-					  .queue_bytes = 1u << 20 };
+					  .file_size = file_size,
+					  .max_bytes = files * file_size,
+					  .queue_bytes = queue_bytes };
 	memset(w->cfg.cluster_id, 5, 16);
 	rv = reopen(w, &e);
 	if (rv)
 		print_message("%s\n", e.msg);
 	assert_int_equal(rv, 0);
+}
+
+static void world_init(struct world *w, uint64_t seed)
+{
+	world_sized(w, seed, 256u << 10, 8, 1u << 20);
 }
 
 static void go(struct world *w, struct req *q)
@@ -709,6 +715,56 @@ static void test_what_pins_goes_first(void **state)
 	free(w);
 }
 
+/* However many of them wait: a group has no more records than its header can count. */
+static void test_what_pins_comes_in_groups(void **state)
+{
+	enum { REQS = 70, EACH = 1000, MIB = 1 << 20 };
+	struct journal_req *reqs = xcalloc(REQS + 32, sizeof *reqs);
+	struct journal_req mark = { .shard = 1, .has_mark = true, .mark_term = 1,
+				    .cb = on_filled };
+	struct world *w = xmalloc(sizeof *w);
+	unsigned done = 0, n = REQS, i, k;
+	struct entry *e[EACH];
+	uint64_t last = 0;
+
+	(void)state;
+	world_sized(w, 5, 16 * MIB, 2, 64 * MIB);
+	/* The first entry of the ring is shard 0's, and its second file has begun. */
+	assert_int_equal(submit_entry(w, &reqs[n++], 0, 1, 8, NULL), 0);
+	settle(w);
+	while (w->j->cur != 1 || w->j->cur_off < 5 * MIB) {
+		assert_int_equal(submit_entry(w, &reqs[n++], 1, ++last, MIB, NULL),
+				 0);
+		settle(w);
+	}
+	mark.mark_index = last;
+	assert_int_equal(journal_submit(w->j, &mark), 0);
+	settle(w);
+	for (i = 0; i < 5; i++)
+		assert_int_equal(submit_entry(w, &reqs[n++], 1, ++last, MIB, NULL),
+				 0);
+	for (k = 0; k < REQS; k++) {
+		for (i = 0; i < EACH; i++) {
+			e[i] = entry_new(0, 1);
+			payload_of(entry_payload(e[i]), 1, i);
+			e[i]->term = 1;
+			e[i]->index = 2 + k * EACH + i;
+		}
+		reqs[k] = (struct journal_req){ .entries = e, .n_entries = EACH,
+						.cb = on_filled, .arg = &done };
+		assert_int_equal(journal_submit(w->j, &reqs[k]), 0);
+		for (i = 0; i < EACH; i++)
+			entry_unref(e[i]);
+	}
+	settle(w);
+	assert_int_equal(done, REQS);
+	assert_int_equal(restart(w).code, 0);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, 1 + REQS * EACH);
+	world_free(w);
+	free(reqs);
+	free(w);
+}
+
 static void on_passed(void *arg)
 {
 	(void)arg;
@@ -814,6 +870,7 @@ int main(void)
 		cmocka_unit_test(test_a_full_ring_is_filled),
 		cmocka_unit_test(test_a_truncation_makes_room),
 		cmocka_unit_test(test_what_pins_goes_first),
+		cmocka_unit_test(test_what_pins_comes_in_groups),
 		cmocka_unit_test(test_a_ring_that_stays_full_grows),
 		cmocka_unit_test(test_walk),
 	};
