@@ -202,7 +202,7 @@ static void model_apply(struct model *m, const struct cmd *c, struct result *r)
 		r->status = ST_BAD_REQUEST; /* not shard 0 */
 		break;
 	case CMD_RETAIN:
-		break; /* tests/unit/test_machine.c */
+		break; /* tests/unit/test_machine_retain.c */
 	}
 }
 

@@ -567,9 +567,9 @@ static void test_racks_come_before_loads(void **state)
 
 	(void)state;
 	three_nodes(&st, 8);
-	for (k = 1; k <= 2; k++)
-		strcpy(st.w.node[k].rack, "north");
-	strcpy(st.w.node[3].rack, "south");
+	for (k = 1; k <= 3; k++)
+		snprintf(st.w.node[k].rack, sizeof st.w.node[k].rack, "%s",
+			 k < 3 ? "north" : "south");
 	st.w.node[4] = (struct place_node){ .state = PLACE_ACTIVE, .up = true,
 					    .rack = "west" };
 	to_rest(&st);
