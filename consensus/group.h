@@ -1,8 +1,9 @@
 /* One raft group as the shard sees it: entries in, commits out.  Behind it stand
  * raft_core.c (the one caller of raft_step), raft_disk.c (votes and entries to
  * log/journal), raft_msg.c (messages to peers), raft_log.c (recent entries in
- * memory, older ones from the journal), raft_change.c (who is in the group).  All rules of raft.md section 8 live
- * there, each with the number of the bug it guards against.
+ * memory, older ones from the journal), raft_change.c (who is in the group).  All
+ * rules of raft.md section 8 live there, each with the number of the bug it guards
+ * against.
  *
  * Nothing here calls back from inside a call that the owner makes into it, save
  * where a comment says so; callbacks come from group_run(), which the owner

@@ -68,6 +68,8 @@ enum retain_verdict {
 enum retain_verdict machine_judge(struct machine *m, const struct survey_fact *f,
 				  uint64_t now_ms, uint64_t ttl_ms);
 uint64_t machine_ttl_ms(struct machine *m);
+/* How long this one lives: its own time when that is the shorter one. */
+uint64_t machine_ttl_of(const struct survey_fact *f, uint64_t ttl_ms);
 /* Raised whenever less may go than before; commands name it. */
 uint64_t machine_retain_epoch(struct machine *m);
 /* A repeat of this send would still be answered with this record's ack. */

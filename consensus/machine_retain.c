@@ -262,10 +262,10 @@ int machine_apply_retain(struct machine *m, const struct cmd *c,
 
 int machine_floor_by_trim(struct machine *m, uint64_t account, struct err *e)
 {
-	uint8_t *row = machine_account(m, account);
 	uint32_t trims = (uint32_t)machine_policy(m, P_TRIMS) << ACCOUNT_TRIMS,
 		 flags;
 	uint64_t oldest, floor;
+	uint8_t *row;
 	int rv;
 
 	row = machine_account(m, account);
@@ -284,21 +284,26 @@ int machine_floor_by_trim(struct machine *m, uint64_t account, struct err *e)
 	return 0;
 }
 
-/* ---- for the leader's look ---------------------------------------------------------------- */
+/* ---- for the leader's look ------------------------------------------------------------ */
+
+uint64_t machine_ttl_of(const struct survey_fact *f, uint64_t ttl_ms)
+{
+	uint64_t own = f->ttl * 1000ull;
+
+	return own && own < ttl_ms ? own : ttl_ms;
+}
 
 enum retain_verdict machine_judge(struct machine *m, const struct survey_fact *f,
 				  uint64_t now_ms, uint64_t ttl_ms)
 {
 	const uint8_t *row;
-	uint64_t ttl = f->ttl ? f->ttl * 1000ull : ttl_ms;
 	bool over;
 
 	/* What the log says of itself goes with what it is about. */
 	if (!f->n)
 		return VERDICT_DEAD;
-	if (ttl > ttl_ms)
-		ttl = ttl_ms;
-	over = now_ms > f->time_ms && now_ms - f->time_ms >= ttl;
+	over = now_ms > f->time_ms &&
+	       now_ms - f->time_ms >= machine_ttl_of(f, ttl_ms);
 	row = machine_account(m, f->key);
 	if (!row)
 		return over ? VERDICT_DEAD : VERDICT_LIVE;

@@ -88,7 +88,7 @@ static bool budget_take(struct retain_node *rn, uint64_t bytes)
 	return true;
 }
 
-/* ---- memos ------------------------------------------------------------------------- */
+/* ---- memos ------------------------------------------------------------------------ */
 
 static struct retain_memo *memo_of(struct retain_shard *rs, uint64_t base)
 {
@@ -118,6 +118,8 @@ static void memos_trim(struct retain_shard *rs, uint64_t trimmed)
 
 	while (n < rs->n_memos && rs->memos[n].base < trimmed)
 		n++;
+	if (!n)
+		return;
 	memmove(rs->memos, rs->memos + n, (rs->n_memos - n) * sizeof *rs->memos);
 	rs->n_memos -= n;
 }
@@ -129,7 +131,7 @@ static void memos_forget(struct retain_shard *rs)
 	rs->n_memos = 0;
 }
 
-/* ---- the look: ends ------------------------------------------------------------------ */
+/* ---- the look: ends --------------------------------------------------------------- */
 
 static void look_free(struct retain_look *l)
 {
@@ -179,7 +181,7 @@ static void look_later(struct retain_look *l, uint64_t now_ms)
 	look_end(l, 0);
 }
 
-/* ---- the look: commands --------------------------------------------------------------- */
+/* ---- the look: commands ----------------------------------------------------------- */
 
 static void on_answer(struct node_call *c, int status, const struct result *r)
 {
@@ -321,7 +323,7 @@ static void look_answered(struct retain_look *l, uint64_t now_ms)
 	look_decide(l, now_ms);
 }
 
-/* ---- the look: judging ------------------------------------------------------------------- */
+/* ---- the look: judging ------------------------------------------------------------ */
 
 static void keep_receipt(struct retain_look *l, const struct survey_fact *f)
 {
@@ -341,7 +343,7 @@ static void keep_receipt(struct retain_look *l, const struct survey_fact *f)
 static void judge(struct retain_look *l, const struct survey_fact *f)
 {
 	struct machine *m = &l->shard->machine;
-	uint64_t i = f->offset - l->seg.base;
+	uint64_t i = f->offset - l->seg.base, over;
 	enum retain_verdict v = machine_judge(m, f, l->wall_ms, l->ttl_ms);
 
 	l->content += f->content;
@@ -352,14 +354,9 @@ static void judge(struct retain_look *l, const struct survey_fact *f)
 	case VERDICT_LIVE:
 		l->alive++;
 		l->live += f->content;
-		if (v == VERDICT_LIVE) {
-			uint64_t ttl = f->ttl && f->ttl * 1000ull < l->ttl_ms
-					       ? f->ttl * 1000ull
-					       : l->ttl_ms;
-
-			if (f->time_ms + ttl > l->latest_ms)
-				l->latest_ms = f->time_ms + ttl;
-		}
+		over = f->time_ms + machine_ttl_of(f, l->ttl_ms);
+		if (v == VERDICT_LIVE && over > l->latest_ms)
+			l->latest_ms = over;
 		if (f->stub) /* once gone, always */
 			break;
 		return;
@@ -385,7 +382,7 @@ static void judge(struct retain_look *l, const struct survey_fact *f)
 		keep_receipt(l, f);
 }
 
-/* ---- the look: reading ---------------------------------------------------------------------- */
+/* ---- the look: reading ------------------------------------------------------------ */
 
 static void look_run(struct disk_work *w)
 {
@@ -472,7 +469,7 @@ static void look_step(struct retain_look *l, uint64_t now_ms)
 	n->env.disk->ops->work(n->env.disk, &l->work);
 }
 
-/* ---- the look: whose turn it is ----------------------------------------------------------------- */
+/* ---- the look: whose turn it is --------------------------------------------------- */
 
 static struct retain_look *look_new(struct node *n, struct shard *s,
 				    const struct store_segment *seg)
@@ -490,7 +487,7 @@ static struct retain_look *look_new(struct node *n, struct shard *s,
 	return l;
 }
 
-static bool look_begin(struct node *n, struct shard *s, uint32_t i)
+static void look_begin(struct node *n, struct shard *s, uint32_t i)
 {
 	struct store_segment seg;
 	struct retain_look *l;
@@ -506,12 +503,11 @@ static bool look_begin(struct node *n, struct shard *s, uint32_t i)
 	rv = survey_open(&l->survey, n->env.disk, path, seg.bytes, &e);
 	n->retain.looks++;
 	if (!rv)
-		return true;
+		return;
 	log_event(LOG_WARN, "retain_unreadable",
 		  "shard=%u base=%" PRIu64 " why=%s", s->id, seg.base,
 		  log_quote(e.msg));
 	look_later(l, clock_ms(n->env.clock));
-	return true;
 }
 
 /* An open segment that is old, or that may hold what was erased, is sealed, or nothing
@@ -568,7 +564,8 @@ static bool shard_look(struct node *n, struct shard *s, uint64_t now_ms)
 			continue;
 		if (i == 0)
 			rs->content = rs->live = rs->held = 0;
-		return look_begin(n, s, i);
+		look_begin(n, s, i);
+		return true;
 	}
 	rs->next_ms = now_ms + n->retain.cfg.period_ms;
 	return false;
@@ -592,7 +589,7 @@ static void look_next(struct node *n, uint64_t now_ms)
 	}
 }
 
-/* ---- rewriting --------------------------------------------------------------------------------------- */
+/* ---- rewriting -------------------------------------------------------------------- */
 
 static void rewrite_end(struct retain_rewrite *r, bool drop)
 {
@@ -680,10 +677,9 @@ static void rewrite_next(struct node *n, uint64_t now_ms)
 		struct retain_rewrite *r;
 		struct rewrite *job;
 
-		if (s->faulty || install_holds(s) ||
-		    !store_rewrite_due(s->store))
-			continue;
-		job = store_rewrite_begin(s->store);
+		job = s->faulty || install_holds(s)
+			      ? NULL
+			      : store_rewrite_begin(s->store);
 		if (!job)
 			continue;
 		r = rn->rewrite = xcalloc(1, sizeof *r);
@@ -715,7 +711,7 @@ static void rewrite_tick(struct retain_rewrite *r)
 	n->env.disk->ops->work(n->env.disk, &r->work);
 }
 
-/* ---- for the node ---------------------------------------------------------------------------------------- */
+/* ---- for the node ----------------------------------------------------------------- */
 
 void retain_tick(struct node *n, uint64_t now_ms)
 {

@@ -28,7 +28,7 @@ static void put(json_t *o, const char *name, uint64_t n)
 void admin_retention(struct admin_req *r)
 {
 	json_t *o = json_object(), *list = json_array();
-	struct node_retain_info ri;
+	struct node_retain_info ri = { 0 };
 	uint32_t i;
 
 	for (i = 0; i < node_shards(r->g->node); i++) {

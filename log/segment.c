@@ -18,7 +18,8 @@ static int check(const uint8_t *p, const char *magic, const char *what,
 		return err_set(e, ERR_VERSION,
 			       "segment format %u is newer than this program's",
 			       get_u32(p + 8));
-	if (get_u64(p + 4088) != xxh3(p, 4088) || !get_u32(p + 8) || get_u32(p + 12) != 4096)
+	if (get_u64(p + 4088) != xxh3(p, 4088) || !get_u32(p + 8) ||
+	    get_u32(p + 12) != 4096)
 		return err_set(e, ERR_CHECKSUM, "checksum mismatch in the %s",
 			       what);
 	return 0;

@@ -61,6 +61,7 @@ struct snap_check *snap_check_new(struct disk *disk, const struct kv_ops *kv,
 	c->s = xcalloc(1, sizeof *c->s);
 	c->s->disk = disk;
 	c->s->cfg.shard = m->shard;
+	c->s->cfg.incarnation = incarnation;
 	memcpy(c->s->cfg.cluster_id, m->cluster_id, 16);
 	store_folder(c->s->dir, m->shard, incarnation);
 	c->meta = xcalloc(1, sizeof *c->meta);
@@ -118,7 +119,7 @@ static int check_tree(struct snap_check *c, uint32_t k, struct err *e)
 	size_t got;
 	int rv;
 
-	snprintf(path, sizeof path, "%s/tree/0-%u.hash", c->s->dir, k);
+	snap_file_path(c->m, file, c->s->cfg.incarnation, path, sizeof path);
 	rv = ops->open(c->disk, path, DISK_WRITE, &f, e);
 	if (rv)
 		return rv;

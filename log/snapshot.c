@@ -22,8 +22,8 @@ static const uint8_t magic[8] = { 'Q', 'U', 'I', 'P', 'U', 'S', 'M', '1' };
 /* ---- manifest ---------------------------------------------------------------------
  * magic QUIPUSM1, version u32, shard u32, cluster id 16, index, term, conf index,
  * leaves u64, chain 32, root 32, digest, rows, row bytes u64, conf length u32,
- * segments u32, conf, [version 2: first record u64]; per segment base, end, bytes, index bytes u64, generation u32,
- * flags u32 (1 sealed), chain 32; XXH3 of all before */
+ * segments u32, conf, [version 2: first record u64]; per segment base, end, bytes,
+ * index bytes u64, generation u32, flags u32 (1 sealed), chain 32; XXH3 of all before */
 
 void snap_encode(struct snap_manifest *m, struct buf *b)
 {
@@ -70,7 +70,7 @@ static bool consistent(const struct snap_manifest *m)
 	uint64_t next = m->base;
 	uint32_t i;
 
-	if (m->base > (uint64_t)SNAP_TREES_MAX * SNAP_TREE_LEAVES)
+	if (m->base > (uint64_t)SNAP_TREES_MAX * STORE_TREE_LEAVES)
 		return false;
 	for (i = 0; i < m->n_segments; i++) {
 		const struct snap_segment *g = &m->segments[i];
@@ -176,10 +176,10 @@ uint64_t snap_file_bytes(const struct snap_manifest *m, uint32_t file)
 		return m->rows_bytes;
 	if (file > 2 * m->n_segments) {
 		uint64_t first = (uint64_t)(file - 1 - 2 * m->n_segments) *
-				 SNAP_TREE_LEAVES;
+				 STORE_TREE_LEAVES;
 		uint64_t n = m->base - first;
 
-		return 32 * (n < SNAP_TREE_LEAVES ? n : SNAP_TREE_LEAVES);
+		return 32 * (n < STORE_TREE_LEAVES ? n : STORE_TREE_LEAVES);
 	}
 	g = &m->segments[(file - 1) / 2];
 	if (file % 2)

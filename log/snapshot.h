@@ -52,10 +52,10 @@ void snap_release(struct snap_manifest *m);
 
 /* Files by number: 0 the rows, 1 + 2k segment k, 2 + 2k its index, then the tree's,
  * up to the leaf before `base`.  Bytes 0: there is none. */
-#define SNAP_TREE_LEAVES (1u << 20) /* to a file */
 static inline uint32_t snap_trees(const struct snap_manifest *m)
 {
-	return (uint32_t)((m->base + SNAP_TREE_LEAVES - 1) / SNAP_TREE_LEAVES);
+	return (uint32_t)((m->base + STORE_TREE_LEAVES - 1) /
+			  STORE_TREE_LEAVES);
 }
 static inline uint32_t snap_files(const struct snap_manifest *m)
 {

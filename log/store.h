@@ -20,6 +20,8 @@
 
 #include <stdbool.h>
 
+#define STORE_TREE_LEAVES (1u << 20) /* to a file of the tree */
+
 struct store;
 
 struct store_config {
@@ -99,9 +101,8 @@ uint32_t store_wanted(struct store *s, uint64_t base); /* 0: never rewritten */
 
 /* ---- retention: this replica's files ------------------------------------- */
 
-/* A segment waits for being rewritten. NULL: none does, or not while a checkpoint
+/* Of the first segment that waits for it.  NULL: none does, or not while a checkpoint
  * runs.  The rewrite outlives the store; commit it into the same one. */
-bool store_rewrite_due(struct store *s);
 struct rewrite *store_rewrite_begin(struct store *s);
 /* Its new file takes the old one's place, durable with the next checkpoint.  false:
  * it came too late, and its file was removed. */

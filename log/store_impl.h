@@ -13,7 +13,6 @@
 #define STATE_VERSION_RETAIN 2 /* records were trimmed, or made stubs */
 #define ROW_KEY_MAX 64
 #define FRAME_CACHE_SLOTS 256
-#define TREE_FILE_LEAVES (1u << 20)
 
 /* The store's own tables; 1..26 are the machine's. */
 enum {

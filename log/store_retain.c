@@ -47,7 +47,7 @@ static unsigned key_block(uint8_t key[16], uint64_t base, uint32_t gen,
 	return 16;
 }
 
-/* ---- files that must go --------------------------------------------------------------- */
+/* ---- files that must go ----------------------------------------------------------- */
 
 static void doom_add(struct store *s, uint64_t base, uint32_t gen, uint64_t bytes)
 {
@@ -129,7 +129,7 @@ void store_hold(struct store *s, bool on)
 	s->hold += on ? 1 : -1u;
 }
 
-/* ---- trim -------------------------------------------------------------------------------- */
+/* ---- trim ------------------------------------------------------------------------- */
 
 uint64_t store_trimmed(const struct store *s)
 {
@@ -196,7 +196,7 @@ int store_roll(struct store *s, struct err *e)
 	return segment_seal(s, g, e);
 }
 
-/* ---- what is dead in a segment --------------------------------------------------------- */
+/* ---- what is dead in a segment ---------------------------------------------------- */
 
 uint32_t store_wanted(struct store *s, uint64_t base)
 {
@@ -237,7 +237,7 @@ void store_want(struct store *s, uint64_t base, uint64_t end, uint32_t gen)
 		g->wanted = gen;
 }
 
-/* ---- rewriting ---------------------------------------------------------------------------- */
+/* ---- rewriting -------------------------------------------------------------------- */
 
 static struct segment *next_rewrite(struct store *s)
 {
@@ -251,11 +251,6 @@ static struct segment *next_rewrite(struct store *s)
 			return g;
 	}
 	return NULL;
-}
-
-bool store_rewrite_due(struct store *s)
-{
-	return !s->ckpt && !s->bad.code && next_rewrite(s);
 }
 
 struct rewrite *store_rewrite_begin(struct store *s)
@@ -339,7 +334,7 @@ void store_rewrite_refuse(struct store *s, const struct rewrite *r)
 		g->refused = true;
 }
 
-/* ---- list ------------------------------------------------------------------------------------ */
+/* ---- list ------------------------------------------------------------------------- */
 
 uint32_t store_segments(const struct store *s)
 {
@@ -368,7 +363,7 @@ void store_segment_path(const struct store *s, uint32_t i, char *path, size_t si
 	segment_path(s, &s->segs[i], "seg", path, size);
 }
 
-/* ---- open --------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------- */
 
 struct load {
 	struct store *s;

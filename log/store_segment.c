@@ -519,8 +519,8 @@ int segment_scan(struct store *s, struct segment *g, uint64_t end,
 int tree_flush(struct store *s, struct err *e)
 {
 	while (s->tree_out.len) {
-		uint64_t no = s->tree_at / TREE_FILE_LEAVES;
-		uint64_t place = s->tree_at % TREE_FILE_LEAVES;
+		uint64_t no = s->tree_at / STORE_TREE_LEAVES;
+		uint64_t place = s->tree_at % STORE_TREE_LEAVES;
 		size_t n = s->tree_out.len;
 		struct iovec iov;
 		char path[64];
@@ -545,8 +545,8 @@ int tree_flush(struct store *s, struct err *e)
 			s->tree_no = no;
 			s->new_files = true;
 		}
-		if (n > (TREE_FILE_LEAVES - place) * 32)
-			n = (size_t)(TREE_FILE_LEAVES - place) * 32;
+		if (n > (STORE_TREE_LEAVES - place) * 32)
+			n = (size_t)(STORE_TREE_LEAVES - place) * 32;
 		iov = (struct iovec){ s->tree_out.data, n };
 		rv = s->disk->ops->pwritev(s->tree_file, &iov, 1, place * 32,
 					   e);
