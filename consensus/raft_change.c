@@ -368,29 +368,38 @@ const struct group_conf *group_conf(const struct group *g)
 	return &g->conf;
 }
 
-/* The index up to which this replica knows itself to be a member: a committed
- * configuration behind it that has not got it is a removal.  What is applied
- * counts, while no later one in the log, which may be a dead leader's, says that
- * it was out in between. */
-static uint64_t member_upto(const struct group *g)
+/* Since which index this replica is a member by its own log: all configurations in
+ * it from there on have it.  A committed one behind that, without it, is its removal.
+ * Were there a change that adds it again, and that change in this log, then so were
+ * the removal before it, and membership would begin behind both.  An end of the log
+ * that nobody committed may have more configurations; they are no news.
+ *
+ * It starts from what the core knows to be committed: what is applied may be behind
+ * that, and g->changes has nothing of what lies in between. */
+static uint64_t member_since(const struct group *g)
 {
+	uint64_t since = g->raft.configuration_committed_index;
+	bool in = conf_has(&g->raft.configuration_committed, g->cfg.self,
+			   g->cfg.life);
 	struct group_conf c;
 	unsigned i;
 
-	if (!conf_view_has(&g->conf, g->cfg.self, g->cfg.life))
-		return conf_newest_index(g);
 	for (i = 0; i < g->n_changes; i++) {
-		struct entry *e = log_get((struct group *)(uintptr_t)g,
-					  g->changes[i]);
-		bool in = e && !group_conf_decode(&c, 0, entry_payload(e) + 1,
-						  e->len - 1) &&
-			  conf_view_has(&c, g->cfg.self, g->cfg.life);
+		struct entry *e;
+		bool has;
 
+		if (g->changes[i] <= g->raft.configuration_committed_index)
+			continue;
+		e = log_get((struct group *)(uintptr_t)g, g->changes[i]);
+		has = e && !group_conf_decode(&c, 0, entry_payload(e) + 1,
+					      e->len - 1) &&
+		      conf_view_has(&c, g->cfg.self, g->cfg.life);
 		entry_unref(e);
-		if (!in)
-			return conf_newest_index(g);
+		if (has && !in)
+			since = g->changes[i];
+		in = has;
 	}
-	return g->conf.index;
+	return in ? since : conf_newest_index(g);
 }
 
 /* Nothing of what it has acknowledged is missed when it goes now: it had no entry
@@ -398,7 +407,7 @@ static uint64_t member_upto(const struct group *g)
  * committed, and with it all that comes before. */
 bool group_removed(const struct group *g)
 {
-	return (g->removed_at && g->removed_at > member_upto(g)) ||
+	return (g->removed_at && g->removed_at > member_since(g)) ||
 	       (g->was_member && !self_is_member(g) &&
 		!conf_view_has(&g->conf, g->cfg.self, g->cfg.life));
 }
@@ -440,7 +449,7 @@ void group_tell_joining(struct group *g)
 		return;
 	for (id = 1; id < NET_NODE_MAX; id++)
 		if (id != g->cfg.self && g->net->ops->is_up(g->net, id))
-			msg_send_joining(g, id, member_upto(g), joins);
+			msg_send_joining(g, id, member_since(g), joins);
 }
 
 /* A peer says what it is.  Whoever knows a committed configuration that is newer
@@ -458,7 +467,7 @@ void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
 void on_removed_heard(struct group *g, uint64_t life, uint64_t conf_index)
 {
 	if (life != g->cfg.life || !self_is_member(g) ||
-	    conf_index <= member_upto(g) || group_leads(g))
+	    conf_index <= member_since(g) || group_leads(g))
 		return;
 	if (!group_removed(g))
 		log_event(LOG_INFO, "removed_from_group",

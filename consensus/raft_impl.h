@@ -228,7 +228,8 @@ void msg_life_put(struct group *g);
 uint64_t msg_life_get(struct cursor *c);
 int msg_refuse(struct err *e, uint64_t from, const char *what);
 int msg_receive(struct group *g, uint64_t from, struct raft_message *m);
-void msg_send_joining(struct group *g, uint64_t peer, uint64_t upto, bool joins);
+void msg_send_joining(struct group *g, uint64_t peer, uint64_t since,
+		      bool joins);
 void msg_send_removed(struct group *g, uint64_t peer, uint64_t life);
 
 /* raft_vote.c */

@@ -11,7 +11,7 @@
  *   PROBE          seq u64
  *   PROBE_RESULT   term u64, seq u64
  *   NEEDED         term u64, index u64
- *   JOINING        life u64, index u64 of the last configuration with it, joins u8
+ *   JOINING        life u64, index u64 since which it is a member, joins u8
  *   REMOVED        life u64, index u64: that replica is in no configuration since
  *                  this one, which is committed
  *
@@ -305,11 +305,12 @@ void msg_send_probe(struct group *g, uint64_t peer)
 	msg_post(g, peer, NULL, 0);
 }
 
-void msg_send_joining(struct group *g, uint64_t peer, uint64_t upto, bool joins)
+void msg_send_joining(struct group *g, uint64_t peer, uint64_t since,
+		      bool joins)
 {
 	msg_begin(g, GM_JOINING);
 	buf_u64(&g->out, g->cfg.life);
-	buf_u64(&g->out, upto);
+	buf_u64(&g->out, since);
 	buf_u8(&g->out, joins);
 	msg_post(g, peer, NULL, 0);
 }

@@ -607,6 +607,89 @@ static void test_removed_is_told(void **state)
 	rig_close(&r);
 }
 
+/* An end of the log that nobody committed, with a configuration of its own, is not
+ * newer than a removal, whatever the indexes.  After a restart the replica has
+ * applied none of the configurations that have it. */
+static void test_removed_behind_a_dead_end(void **state)
+{
+	struct entry *es[7];
+	const uint64_t terms[7] = { 1, 2, 2, 2, 2, 2, 3 };
+	int i;
+
+	(void)state;
+	rig_open_joiner(&r, LIFE);
+	es[0] = rig_change("vvv");
+	es[1] = rig_conf("1v 2v 3v 4s.1234567890abcdef");
+	es[2] = rig_command();
+	es[3] = rig_conf("1v 2v 3v 4v.1234567890abcdef");
+	es[4] = rig_command();
+	es[5] = rig_command();
+	es[6] = rig_conf("1v 2v 4v.1234567890abcdef"); /* a leader that lost */
+	assert_int_equal(rig_append(&r, 1, 3, 0, 0, 0, 7, terms, es), 0);
+	rig_run_ms(&r, 5);
+	rig_reopen(&r);
+	assert_int_equal(info().last_index, 7);
+	assert_int_equal(r.conf.index, 1);
+	assert_false(info().removed);
+	/* From a replica that is behind: before it was added. */
+	assert_int_equal(rig_removed(&r, 2, LIFE, 1), 0);
+	assert_false(info().removed);
+	rig_run_ms(&r, 3000);
+	rig_forget(&r);
+	group_tell_joining(r.g);
+	assert_non_null(rig_last(&r, GM_JOINING, 2));
+	assert_int_equal(rig_last(&r, GM_JOINING, 2)->term, 4);
+	assert_int_equal(rig_last(&r, GM_JOINING, 2)->flags, 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 5), 0);
+	assert_true(info().removed);
+	/* Added again under the same name: with that it comes to have its removal. */
+	entry_unref(es[4]);
+	entry_unref(es[5]);
+	es[4] = rig_change("vvv");
+	es[5] = rig_conf("1v 2v 3v 4s.1234567890abcdef");
+	assert_int_equal(rig_append(&r, 2, 4, 4, 2, 4, 2,
+				    (const uint64_t[]){ 4, 4 }, es + 4), 0);
+	assert_int_equal(info().last_index, 6);
+	assert_false(info().removed);
+	assert_int_equal(rig_removed(&r, 3, LIFE, 5), 0);
+	assert_false(info().removed);
+	for (i = 0; i < 7; i++)
+		entry_unref(es[i]);
+	rig_close(&r);
+}
+
+/* A removal and what came after it are committed, and the disk is slow: neither is
+ * applied.  The word of one that knows only of the removal is old news. */
+static void test_removal_is_old_before_it_is_applied(void **state)
+{
+	struct entry *es[4];
+	const uint64_t terms[4] = { 1, 2, 2, 2 };
+	int i;
+
+	(void)state;
+	rig_open_joiner(&r, LIFE);
+	es[0] = rig_change("vvv");
+	es[1] = rig_conf("1v 2v 3v 4s.1234567890abcdef");
+	es[2] = rig_change("vvv");
+	es[3] = rig_conf("1v 2v 3v 4s.1234567890abcdef");
+	assert_int_equal(rig_append(&r, 1, 2, 0, 0, 2, 2, terms, es), 0);
+	rig_run_ms(&r, 5);
+	assert_int_equal(r.conf.index, 2);
+	assert_int_equal(rig_append(&r, 1, 2, 2, 2, 4, 2, terms + 2, es + 2), 0);
+	assert_int_equal(info().commit_index, 4);
+	assert_int_equal(r.conf.index, 2);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 3), 0);
+	assert_false(info().removed);
+	rig_run_ms(&r, 5);
+	assert_int_equal(r.conf.index, 4);
+	assert_false(info().removed);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 5), 0);
+	assert_true(info().removed);
+	for (i = 0; i < 4; i++)
+		entry_unref(es[i]);
+	rig_close(&r);
+}
+
 /* Old configurations come again after a link broke, also those with one voter. */
 static void test_resends_are_taken(void **state)
 {
@@ -685,6 +768,8 @@ static const struct CMUnitTest tests[] = {
 	T(test_standby_votes_when_asked),
 	T(test_cut_back_to_the_change_before),
 	T(test_removed_is_told),
+	T(test_removed_behind_a_dead_end),
+	T(test_removal_is_old_before_it_is_applied),
 	T(test_resends_are_taken),
 	T(test_configurations_as_bytes),
 };
