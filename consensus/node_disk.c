@@ -49,27 +49,28 @@ void node_disk_judge(struct node *n)
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (s->faulty || !s->group)
-			continue;
-		/* A leader that cannot write its own entries takes none. */
-		s->level = n->level == LEVEL_READONLY ? LEVEL_READONLY
-						      : voters_level(n, s);
+		if (!s->faulty && s->group)
+			s->level = voters_level(n, s);
 	}
 }
 
-bool node_disk_takes(const struct shard *s, enum cmd_type type)
+int node_disk_takes(const struct shard *s, enum cmd_type type)
 {
 	switch (s->level) {
 	case LEVEL_OK:
 	case LEVEL_WARN:
-		return true;
-	case LEVEL_REFUSE:
-		return type != CMD_SEND && type != CMD_ACCOUNT_ADD &&
-		       type != CMD_DEVICE_ADD;
-	case LEVEL_READONLY:
 		break;
+	case LEVEL_REFUSE:
+		if (type == CMD_SEND || type == CMD_ACCOUNT_ADD ||
+		    type == CMD_DEVICE_ADD)
+			return ERR_NOSPACE;
+		break;
+	case LEVEL_READONLY:
+		return ERR_NOSPACE;
 	}
-	return false;
+	/* A leader that cannot write its own entries takes none; while the others
+	 * can, the next leader will, and callers need not hear of it. */
+	return s->node->level == LEVEL_READONLY ? ERR_BUSY : 0;
 }
 
 /* ---- peers -------------------------------------------------------------------- */

@@ -127,7 +127,9 @@ static inline void node_disk_wrote(struct node *n, uint64_t bytes)
 	if (n->disk_wrote + journal_grown(n->journal) > n->disk_next)
 		node_disk_look(n);
 }
-bool node_disk_takes(const struct shard *s, enum cmd_type type);
+/* 0; ERR_NOSPACE: the voters' disks are too full for it; ERR_BUSY: only this
+ * leader's is, and another will lead soon. */
+int node_disk_takes(const struct shard *s, enum cmd_type type);
 
 /* rpc.c: answers to whoever waits, and messages of peers */
 void waiter_answer(struct node *n, const struct waiter *w, int status,

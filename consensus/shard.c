@@ -94,6 +94,7 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 {
 	struct batch *b = &s->forming;
 	struct cmd decoded;
+	int rv;
 
 	/* What apply would stop at must never get into the log: every replica
 	 * would end there, now and after each restart. */
@@ -103,8 +104,9 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 		return ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER || s->node->stopping)
 		return ERR_NOT_LEADER;
-	if (!node_disk_takes(s, decoded.type))
-		return ERR_NOSPACE;
+	rv = node_disk_takes(s, decoded.type);
+	if (rv)
+		return rv;
 	if (store_full(s->store))
 		return ERR_BUSY;
 	if (!batch_has_room(s, len)) {

@@ -76,7 +76,7 @@ struct shard {
 	uint64_t leader, term;
 	uint64_t guessed;      /* of a faulty one: the peer asked last */
 	bool faulty;
-	enum level level;      /* of its voters' disks: what it takes as leader */
+	enum level level;      /* of a majority of its voters' disks */
 	char why[160];
 
 	struct batch forming;

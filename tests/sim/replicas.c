@@ -199,6 +199,8 @@ void replicas_look(struct run *r, unsigned node)
 		struct shard *s = &n->shards[i];
 		uint64_t applied;
 
+		if (s->level == LEVEL_READONLY)
+			r->readonly_us = r->world.sim.now_us;
 		look_journal(r, s, node);
 		seen[COVER_FAULTY] += s->faulty;
 		seen[COVER_INSTALLING] += s->install != NULL;

@@ -88,7 +88,8 @@ static bool level(struct run *r)
 {
 	unsigned i, k;
 
-	if (r->world.sim.events % 64 || !all_up(r))
+	if (r->world.sim.events % 64 || !all_up(r) ||
+	    (r->p.erase_us && !r->erased_for_good))
 		return false;
 	for (i = 0; i < r->p.accounts; i++)
 		for (k = 0; k < r->p.devices[i]; k++)
@@ -142,7 +143,10 @@ static void say_what_hangs(struct run *r)
 				 d->client ? client_inbox_end(d->client) : 0);
 			return;
 		}
-	run_fail(r, "replicas do not level");
+	if (r->p.erase_us && !r->erased_for_good)
+		run_fail(r, "the account is not erased");
+	else
+		run_fail(r, "replicas do not level");
 }
 
 static void heal(struct run *r)

@@ -158,6 +158,7 @@ struct run {
 	uint64_t faults, restarts, elsewhere;
 	uint64_t erased;        /* account: asked for; 0: not yet */
 	bool erased_for_good;   /* and answered */
+	uint64_t readonly_us;   /* a node last took a majority's disks for full; 0: never */
 	uint64_t read_leaders_us; /* not before */
 	struct coverage coverage;
 	struct map chains;      /* shard, applied index -> chain */

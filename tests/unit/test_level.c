@@ -383,6 +383,41 @@ static void test_a_full_minority_stops_nobody(void **state)
 	end();
 }
 
+/* Somebody else's file takes the last of a leader's disk between two looks: until
+ * its shard is led elsewhere callers wait, for the cluster has room. */
+static void test_a_leader_that_is_full_at_once_refuses_nothing(void **state)
+{
+	struct node_info ni;
+	unsigned i, looks, full = 0;
+
+	(void)state;
+	begin(3);
+	run(5000000);
+	node_info(node_at(2), &ni);
+	assert_int_equal(ni.led, 1);
+	limit(2, 20 << 10);
+	for (looks = 0; looks < 200 && ni.level != LEVEL_READONLY; looks++) {
+		run(10000);
+		node_info(node_at(2), &ni);
+	}
+	assert_int_equal(ni.level, LEVEL_READONLY);
+	assert_int_equal(ni.led, 1); /* it still has the shard */
+	for (i = 0; i < ACCOUNTS; i++)
+		full += node_shard_of(node_at(2), i + 1) == 1;
+	assert_true(full);
+	for (i = 0; i < 3 * ACCOUNTS; i++) {
+		assert_int_equal(cursor_of_one(1 + i % 3, i % ACCOUNTS), 0);
+		assert_int_equal(send_to(1 + i % 3, i % ACCOUNTS), 0);
+	}
+	node_info(node_at(2), &ni);
+	assert_int_equal(ni.led, 0);
+	assert_int_equal(ni.level, LEVEL_READONLY);
+	limit(2, 64u << 20);
+	run(10000000);
+	same_everywhere();
+	end();
+}
+
 static void test_a_full_majority_refuses_and_comes_back(void **state)
 {
 	unsigned i, n;
@@ -426,6 +461,7 @@ int main(void)
 		T(a_majority_must_have_room),
 		T(one_node_fills_its_disk_and_lives),
 		T(a_full_minority_stops_nobody),
+		T(a_leader_that_is_full_at_once_refuses_nothing),
 		T(a_full_majority_refuses_and_comes_back),
 	};
 
