@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/hash.h"
+#include "base/logf.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -119,4 +120,16 @@ void sim_trace(struct sim *s, const char *fmt, ...)
 	s->trace_hash = xxh3(&t, sizeof t);
 	if (s->verbose)
 		printf("[%9.3f] %s\n", (double)s->now_us / 1000, t.line);
+}
+
+static void drop_line(void *arg, const char *line)
+{
+	(void)arg;
+	(void)line;
+}
+
+void sim_quiet(void)
+{
+	if (!getenv("VERBOSE"))
+		log_set_sink(drop_line, NULL);
 }

@@ -53,5 +53,7 @@ bool sim_step(struct sim *s, int *owner);
 /* Mix a line into the trace hash; printed when verbose. */
 void sim_trace(struct sim *s, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+/* For test programs: no log on stderr, unless the environment has VERBOSE. */
+void sim_quiet(void);
 
 #endif

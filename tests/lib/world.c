@@ -18,6 +18,28 @@ struct alarm_clock {
 	uint64_t at_us;
 };
 
+void world_config_small(struct world_config *cfg)
+{
+	struct node_config *n = &cfg->node;
+
+	cfg->disk = disk_sim_fast;
+	memcpy(n->cluster_id, "simulated quipu", 16);
+	memcpy(n->journal.cluster_id, n->cluster_id, 16);
+	memcpy(n->store.cluster_id, n->cluster_id, 16);
+	n->journal.file_size = 256 << 10;
+	n->journal.max_bytes = 64u << 20;
+	n->journal.queue_bytes = 256 << 10;
+	n->store.segment_bytes = 256 << 10;
+	n->store.dirty_max_bytes = 1 << 20;
+	n->store.tail_cache_bytes = 64 << 10;
+	n->store.row_cache_max = 256;
+	n->checkpoint_bytes = 1 << 20;
+	n->checkpoint_age_ms = 20000;
+	n->batch_bytes = 128 << 10;
+	n->batch_records = 1024;
+	n->batch_inflight = 2;
+}
+
 void world_fail(struct world *w, const char *fmt, ...)
 {
 	va_list ap;

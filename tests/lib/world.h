@@ -37,6 +37,9 @@ struct world_config {
 	uint32_t drift_ppm;          /* of each node's clocks, at most, either way */
 };
 
+/* One cluster's ids and sizes at which little is much; all else is the caller's. */
+void world_config_small(struct world_config *cfg);
+
 struct world_node {
 	struct clock clock;    /* first: a wall clock of its own */
 	int64_t wall_off_ms;

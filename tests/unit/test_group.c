@@ -1,6 +1,5 @@
 /* Groups of one, three and five nodes over simulated disks, network and time. */
 #include "base/alloc.h"
-#include "base/logf.h"
 #include "tests/lib/group_world.h"
 
 #include <setjmp.h>
@@ -23,12 +22,6 @@ static void world(unsigned nodes, uint64_t seed)
 
 	gw_init(&w, &cfg);
 	gw_start_all(&w);
-}
-
-static void quiet(void *arg, const char *line)
-{
-	(void)arg;
-	(void)line;
 }
 
 static uint64_t applied_at(unsigned node)
@@ -388,7 +381,8 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	if (!getenv("VERBOSE"))
-		log_set_sink(quiet, NULL);
+	sim_quiet();
+	if (getenv("GROUP_ONLY"))
+		cmocka_set_test_filter(getenv("GROUP_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,6 @@
  * What the bare core does is shown by test_raft_core.c. */
 #include "base/alloc.h"
 #include "base/err.h"
-#include "base/logf.h"
 #include "tests/lib/group_rig.h"
 
 #include <setjmp.h>
@@ -941,15 +940,10 @@ static const struct CMUnitTest tests[] = {
 	T(test_store_and_journal_disagree),
 };
 
-static void quiet(void *arg, const char *line)
-{
-	(void)arg;
-	(void)line;
-}
-
 int main(void)
 {
-	if (!getenv("VERBOSE"))
-		log_set_sink(quiet, NULL);
+	sim_quiet();
+	if (getenv("GROUP_ONLY"))
+		cmocka_set_test_filter(getenv("GROUP_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

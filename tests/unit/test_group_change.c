@@ -1,7 +1,6 @@
 /* Membership by hand: one group, whose peers are the test.  One test per rule
  * (raft.md 8, 13 to 16; docs/decisions/0010).  Chaos is in test_group_members.c. */
 #include "base/err.h"
-#include "base/logf.h"
 #include "tests/lib/group_rig.h"
 
 #include <setjmp.h>
@@ -774,19 +773,10 @@ static const struct CMUnitTest tests[] = {
 	T(test_configurations_as_bytes),
 };
 
-static void quiet(void *arg, const char *line)
-{
-	(void)arg;
-	(void)line;
-}
-
 int main(void)
 {
-	const char *only = getenv("GROUP_ONLY");
-
-	if (!getenv("VERBOSE"))
-		log_set_sink(quiet, NULL);
-	if (only)
-		cmocka_set_test_filter(only);
+	sim_quiet();
+	if (getenv("GROUP_ONLY"))
+		cmocka_set_test_filter(getenv("GROUP_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,8 +3,7 @@
  *   GROUP_SEEDS=500 test_group_chaos     that many seeds of each kind
  *   GROUP_SEED=17 test_group_chaos       this one, with its story on stdout */
 #include "base/alloc.h"
-#include "base/logf.h"
-#include "tests/lib/group_world.h"
+#include "tests/lib/group_chaos.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -16,7 +15,6 @@
 #include <cmocka.h>
 
 #define CHAOS_MS 12000
-#define HEAL_MS 30000
 #define SEEDS 12 /* of each kind, unless GROUP_SEEDS says so */
 
 static struct gw w;
@@ -62,15 +60,6 @@ static void crash(unsigned node)
 {
 	if (w.n[node].alive)
 		gw_crash(&w, node, below(3) > 0);
-}
-
-static void restart_some(void)
-{
-	unsigned i;
-
-	for (i = 1; i <= w.cfg.nodes; i++)
-		if (!w.n[i].alive && below(2))
-			gw_start(&w, i);
 }
 
 static void transfer(void)
@@ -129,67 +118,20 @@ static void disaster(void)
 		disk_sim_stall(w.n[a].medium, 0);
 		break;
 	}
-	restart_some();
-}
-
-/* Clients talk to whoever thinks that he leads. */
-static void clients(void)
-{
-	unsigned i;
-
-	for (i = 1; i <= w.cfg.nodes; i++) {
-		if (!w.n[i].alive || w.n[i].role != GROUP_LEADER)
-			continue;
-		if (below(3))
-			gw_submit(&w, i, 1 + (unsigned)below(12),
-				  (unsigned)below(3000));
-		if (below(2))
-			gw_read(&w, i);
-	}
-}
-
-static void heal(void)
-{
-	unsigned i;
-
-	net_sim_heal_all(w.net);
-	for (i = 1; i <= w.cfg.nodes; i++) {
-		disk_sim_stall(w.n[i].medium, 0);
-		if (!w.n[i].alive)
-			gw_start(&w, i);
-	}
+	chaos_restart_some(&w);
 }
 
 static uint64_t chaos(unsigned nodes, uint64_t seed, bool verbose)
 {
-	struct gw_config cfg = { .nodes = nodes,
-				 .seed = seed,
-				 .net = gw_net_calm,
-				 .disk = disk_sim_fast,
-				 .verbose = verbose };
-	uint64_t end, next, hash, last;
+	struct gw_config cfg = { .nodes = nodes, .verbose = verbose };
+	uint64_t end, next, hash;
 
-	if (seed % 2) {
-		cfg.election_ms = 300;
-		cfg.heartbeat_ms = 50;
-	}
-	if (seed % 3)
-		cfg.cache_bytes = 20000; /* lagging peers read the journal */
-	if (seed % 5 > 1)
-		cfg.checkpoint_ms = 300;
+	chaos_config(&cfg, seed);
 	if (seed % 10 == 3) {
 		/* The journal is full now and then.  It holds twice what may
 		 * be uncommitted: full of that alone, it would never empty. */
 		cfg.ring_bytes = 4u << 20;
 		cfg.checkpoint_ms = 2500;
-	}
-	if (seed % 7 > 3) {
-		cfg.net.slow_permille = 20;
-		cfg.net.slow_us = 100000;
-	}
-	if (seed % 4 > 1) {
-		cfg.disk.slow_permille = 20;
-		cfg.disk.slow_us = 200000;
 	}
 	gw_init(&w, &cfg);
 	gw_start_all(&w);
@@ -200,22 +142,11 @@ static uint64_t chaos(unsigned nodes, uint64_t seed, bool verbose)
 			disaster();
 			next += 20000 + below(400000);
 		}
-		clients();
+		chaos_clients(&w, 12, 3000);
 		gw_run_ms(&w, 1 + below(15));
 	}
-	heal();
-	last = w.last;
-	if (!gw_run_until(&w, gw_has_leader, HEAL_MS))
-		gw_fail(&w, "no leader %d s after all is healed",
-			HEAL_MS / 1000);
-	if (!gw_run_until(&w, gw_settled, HEAL_MS))
-		gw_fail(&w, "logs are not equal %d s after all is healed",
-			HEAL_MS / 1000);
-	gw_run_ms(&w, 2500); /* nobody stands up once all is well */
-	while (gw_submit(&w, gw_leader(&w), 1, 10))
-		gw_run_ms(&w, 10);
-	if (!gw_run_until(&w, gw_settled, HEAL_MS) || w.last <= last)
-		gw_fail(&w, "no progress after all is healed");
+	chaos_heal(&w);
+	chaos_ends_well(&w, 2500);
 	gw_check_logs(&w);
 	hash = w.sim.trace_hash;
 	printf("  seed %-5" PRIu64 " nodes %u: %" PRIu64 " entries, %" PRIu64
@@ -227,22 +158,14 @@ static uint64_t chaos(unsigned nodes, uint64_t seed, bool verbose)
 	return hash;
 }
 
-static unsigned env(const char *name, unsigned def)
+static void run(const void *nodes, uint64_t seed, bool verbose)
 {
-	const char *s = getenv(name);
-
-	return s ? (unsigned)strtoul(s, NULL, 10) : def;
+	chaos(*(const unsigned *)nodes, seed, verbose);
 }
 
 static void seeds(unsigned nodes)
 {
-	unsigned seed, one = env("GROUP_SEED", 0), n = env("GROUP_SEEDS", SEEDS);
-
-	if (one)
-		chaos(nodes, one, true);
-	else
-		for (seed = 1; seed <= n; seed++)
-			chaos(nodes, seed, false);
+	chaos_seeds(SEEDS, run, &nodes);
 }
 
 static void test_one(void **state)
@@ -278,19 +201,10 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_seeds_repeat),
 };
 
-static void quiet(void *arg, const char *line)
-{
-	(void)arg;
-	(void)line;
-}
-
 int main(void)
 {
-	const char *only = getenv("GROUP_ONLY");
-
-	if (!getenv("VERBOSE"))
-		log_set_sink(quiet, NULL);
-	if (only)
-		cmocka_set_test_filter(only);
+	sim_quiet();
+	if (getenv("GROUP_ONLY"))
+		cmocka_set_test_filter(getenv("GROUP_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,9 +5,8 @@
  *   GROUP_SEEDS=500 test_group_members     that many seeds of each kind
  *   GROUP_SEED=17 test_group_members       this one, with its story on stdout */
 #include "base/alloc.h"
-#include "base/logf.h"
 #include "consensus/raft_impl.h"
-#include "tests/lib/group_world.h"
+#include "tests/lib/group_chaos.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -122,15 +121,6 @@ static void crash(unsigned node)
 	gw_crash(&w, node, below(3) > 0);
 }
 
-static void restart_some(void)
-{
-	unsigned i;
-
-	for (i = 1; i <= w.cfg.nodes; i++)
-		if (w.n[i].holds && !w.n[i].alive && below(2))
-			gw_start(&w, i);
-}
-
 static void disaster(void)
 {
 	unsigned a = some_node(), b = some_node(), l = gw_leader(&w), i, side;
@@ -175,34 +165,7 @@ static void disaster(void)
 		disk_sim_stall(w.n[a].medium, 0);
 		break;
 	}
-	restart_some();
-}
-
-static void clients(void)
-{
-	unsigned i;
-
-	for (i = 1; i <= w.cfg.nodes; i++) {
-		if (!w.n[i].alive || w.n[i].role != GROUP_LEADER)
-			continue;
-		if (below(3))
-			gw_submit(&w, i, 1 + (unsigned)below(8),
-				  (unsigned)below(500));
-		if (below(2))
-			gw_read(&w, i);
-	}
-}
-
-static void heal(void)
-{
-	unsigned i;
-
-	net_sim_heal_all(w.net);
-	for (i = 1; i <= w.cfg.nodes; i++) {
-		disk_sim_stall(w.n[i].medium, 0);
-		if (w.n[i].holds && !w.n[i].alive)
-			gw_start(&w, i);
-	}
+	chaos_restart_some(&w);
 }
 
 /* Replicas that were members once know by now that they are none. */
@@ -227,28 +190,10 @@ static uint64_t chaos(unsigned nodes, unsigned founders, uint64_t seed,
 {
 	struct gw_config cfg = { .nodes = nodes,
 				 .founders = founders,
-				 .seed = seed,
-				 .net = gw_net_calm,
-				 .disk = disk_sim_fast,
 				 .verbose = verbose };
-	uint64_t end, next, hash, last;
+	uint64_t end, next, hash;
 
-	if (seed % 2) {
-		cfg.election_ms = 300;
-		cfg.heartbeat_ms = 50;
-	}
-	if (seed % 3)
-		cfg.cache_bytes = 20000;
-	if (seed % 5 > 1)
-		cfg.checkpoint_ms = 300;
-	if (seed % 7 > 3) {
-		cfg.net.slow_permille = 20;
-		cfg.net.slow_us = 100000;
-	}
-	if (seed % 4 > 1) {
-		cfg.disk.slow_permille = 20;
-		cfg.disk.slow_us = 200000;
-	}
+	chaos_config(&cfg, seed);
 	asked = false;
 	unknown = lost = peak = 0;
 	memset(done, 0, sizeof done);
@@ -266,22 +211,11 @@ static uint64_t chaos(unsigned nodes, unsigned founders, uint64_t seed,
 			some_change();
 		if (below(60) == 0)
 			some_joiner();
-		clients();
+		chaos_clients(&w, 8, 500);
 		gw_run_ms(&w, 1 + below(30));
 	}
-	heal();
-	last = w.last;
-	if (!gw_run_until(&w, gw_has_leader, HEAL_MS))
-		gw_fail(&w, "no leader %d s after all is healed",
-			HEAL_MS / 1000);
-	if (!gw_run_until(&w, gw_settled, HEAL_MS))
-		gw_fail(&w, "logs are not equal %d s after all is healed",
-			HEAL_MS / 1000);
-	gw_run_ms(&w, 4000);
-	while (gw_submit(&w, gw_leader(&w), 1, 10))
-		gw_run_ms(&w, 10);
-	if (!gw_run_until(&w, gw_settled, HEAL_MS) || w.last <= last)
-		gw_fail(&w, "no progress after all is healed");
+	chaos_heal(&w);
+	chaos_ends_well(&w, 4000);
 	if (!gw_run_until(&w, outsiders_know, HEAL_MS))
 		gw_fail(&w, "a removed replica does not know it");
 	gw_check_logs(&w);
@@ -297,23 +231,22 @@ static uint64_t chaos(unsigned nodes, unsigned founders, uint64_t seed,
 	return hash;
 }
 
-static unsigned env(const char *name, unsigned def)
-{
-	const char *s = getenv(name);
+struct kind {
+	unsigned nodes, founders;
+};
 
-	return s ? (unsigned)strtoul(s, NULL, 10) : def;
+static void run(const void *arg, uint64_t seed, bool verbose)
+{
+	const struct kind *k = arg;
+
+	chaos(k->nodes, k->founders, seed, verbose);
 }
 
 static void seeds(unsigned nodes, unsigned founders)
 {
-	unsigned seed, one = env("GROUP_SEED", 0), n = env("GROUP_SEEDS", SEEDS);
-	unsigned from = env("GROUP_FROM", 1);
+	struct kind k = { nodes, founders };
 
-	if (one)
-		chaos(nodes, founders, one, true);
-	else
-		for (seed = from; seed < from + n; seed++)
-			chaos(nodes, founders, seed, false);
+	chaos_seeds(SEEDS, run, &k);
 }
 
 static void test_grown_from_one(void **state)
@@ -348,19 +281,10 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_seeds_repeat),
 };
 
-static void quiet(void *arg, const char *line)
-{
-	(void)arg;
-	(void)line;
-}
-
 int main(void)
 {
-	const char *only = getenv("GROUP_ONLY");
-
-	if (!getenv("VERBOSE"))
-		log_set_sink(quiet, NULL);
-	if (only)
-		cmocka_set_test_filter(only);
+	sim_quiet();
+	if (getenv("GROUP_ONLY"))
+		cmocka_set_test_filter(getenv("GROUP_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

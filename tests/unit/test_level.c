@@ -221,25 +221,16 @@ static void begin(unsigned nodes)
 
 	cfg.net.delay_min_us = 50;
 	cfg.net.delay_max_us = 200;
-	cfg.disk = disk_sim_fast;
+	world_config_small(&cfg);
 	n->shards = SHARDS;
 	n->election_ms = 200;
 	n->heartbeat_ms = 20;
-	memcpy(n->cluster_id, "simulated quipu", 16);
-	memcpy(n->journal.cluster_id, n->cluster_id, 16);
-	memcpy(n->store.cluster_id, n->cluster_id, 16);
-	n->journal.file_size = 256 << 10;
 	n->journal.max_bytes = 64u << 20;
 	n->journal.queue_bytes = 1 << 20;
-	n->store.segment_bytes = 256 << 10;
-	n->store.dirty_max_bytes = 1 << 20;
-	n->store.tail_cache_bytes = 64 << 10;
-	n->store.row_cache_max = 256;
 	n->checkpoint_bytes = 128 << 10;
 	n->checkpoint_age_ms = 1000;
 	n->batch_bytes = 32 << 10;
 	n->batch_records = 64;
-	n->batch_inflight = 2;
 	n->level = (struct level_config){ .warn = 85, .refuse = 92, .readonly = 97,
 					  .reserve = 2u << 20 };
 	t = xcalloc(1, sizeof *t);

@@ -174,25 +174,10 @@ static int setup(void **state)
 
 	(void)state;
 	cfg.net.delay_min_us = cfg.net.delay_max_us = 100;
-	cfg.disk = disk_sim_fast;
+	world_config_small(&cfg);
 	n->shards = 1;
 	n->election_ms = 50;
 	n->heartbeat_ms = 10;
-	memcpy(n->cluster_id, "simulated quipu", 16);
-	memcpy(n->journal.cluster_id, n->cluster_id, 16);
-	memcpy(n->store.cluster_id, n->cluster_id, 16);
-	n->journal.file_size = 256 << 10;
-	n->journal.max_bytes = 64u << 20;
-	n->journal.queue_bytes = 256 << 10;
-	n->store.segment_bytes = 256 << 10;
-	n->store.dirty_max_bytes = 1 << 20;
-	n->store.tail_cache_bytes = 64 << 10;
-	n->store.row_cache_max = 256;
-	n->checkpoint_bytes = 1 << 20;
-	n->checkpoint_age_ms = 20000;
-	n->batch_bytes = 128 << 10;
-	n->batch_records = 1024;
-	n->batch_inflight = 2;
 	n->level.refuse = 98;
 	t = xcalloc(1, sizeof *t);
 	world_init(&t->world, &cfg);
