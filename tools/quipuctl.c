@@ -147,6 +147,20 @@ int ctl_print(json_t *o)
 	return CTL_OK;
 }
 
+int ctl_done(struct ctl *c, json_t *request, const char *text)
+{
+	json_t *o;
+	int rv = ctl_call(c, request, &o);
+
+	if (rv)
+		return rv;
+	if (c->json)
+		return ctl_print(o);
+	puts(text);
+	json_decref(o);
+	return CTL_OK;
+}
+
 json_t *ctl_id(uint64_t account)
 {
 	char text[17];
@@ -186,12 +200,17 @@ bool ctl_number(const char *what, const char *s, uint64_t min, uint64_t max,
 
 static int run(struct ctl *c, int argc, char **argv)
 {
+	bool many = strcmp(argv[0], "doctor") == 0 || strcmp(argv[0], "top") == 0;
 	size_t i;
 
 	for (i = 0; i < N_COMMANDS; i++)
 		if (strcmp(commands[i].name, argv[0]) == 0)
-			return commands[i].run(c, argc, argv);
-	return ctl_usage("no command \"%s\"", argv[0]);
+			break;
+	if (i == N_COMMANDS)
+		return ctl_usage("no command \"%s\"", argv[0]);
+	if (c->n_sockets > 1 && !many)
+		return ctl_usage("%s asks one node: one --data or --socket", argv[0]);
+	return commands[i].run(c, argc, argv);
 }
 
 enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE };

@@ -44,6 +44,8 @@ int ctl_call(struct ctl *c, json_t *request, json_t **answer);
 /* The same without a message: 0 or the error, `name` the server's word. */
 int ctl_try(struct ctl *c, json_t *request, json_t **answer,
 	    char name[ADMIN_NAME_MAX], struct err *e);
+/* A call whose answer is said in one line (with --json: is printed). */
+int ctl_done(struct ctl *c, json_t *request, const char *text);
 /* Print as JSON and release. */
 int ctl_print(json_t *o);
 /* Parse arguments; on failure the message was printed. */

@@ -51,20 +51,6 @@ static int status(struct ctl *c)
 	return CTL_OK;
 }
 
-static int done(struct ctl *c, json_t *request, const char *what)
-{
-	json_t *o;
-	int rv = ctl_call(c, request, &o);
-
-	if (rv)
-		return rv;
-	if (c->json)
-		return ctl_print(o);
-	puts(what);
-	json_decref(o);
-	return CTL_OK;
-}
-
 int ctl_retention(struct ctl *c, int argc, char **argv)
 {
 	uint64_t s;
@@ -75,8 +61,9 @@ int ctl_retention(struct ctl *c, int argc, char **argv)
 		return ctl_usage("retention status, or retention ttl SECONDS");
 	if (!ctl_number("SECONDS", argv[2], 1, 2592000, &s))
 		return CTL_USAGE;
-	return done(c, json_pack("{s:s,s:I}", "verb", "retention-ttl", "seconds",
-				 (json_int_t)s), "all shards keep records for that time");
+	return ctl_done(c, json_pack("{s:s,s:I}", "verb", "retention-ttl", "seconds",
+				     (json_int_t)s),
+			"all shards keep records for that time");
 }
 
 int ctl_account_retain(struct ctl *c, int argc, char **argv)
@@ -90,16 +77,16 @@ int ctl_account_retain(struct ctl *c, int argc, char **argv)
 					 "removed and its inbox is destroyed");
 		if (!ctl_account(argv[2], &id))
 			return CTL_USAGE;
-		return done(c, json_pack("{s:s,s:o}", "verb", "account-erase",
-					 "account", ctl_id(id)),
-			    "the account is erased; its records follow");
+		return ctl_done(c, json_pack("{s:s,s:o}", "verb", "account-erase",
+					     "account", ctl_id(id)),
+				"the account is erased; its records follow");
 	}
 	if (argc != 4 || (strcmp(argv[3], "on") && strcmp(argv[3], "off")))
 		return ctl_usage("account hold ACCOUNT on|off");
 	if (!ctl_account(argv[2], &id))
 		return CTL_USAGE;
 	on = !strcmp(argv[3], "on");
-	return done(c, json_pack("{s:s,s:o,s:b}", "verb", "account-hold", "account",
-				 ctl_id(id), "on", on),
-		    on ? "nothing of it goes any more" : "the hold is over");
+	return ctl_done(c, json_pack("{s:s,s:o,s:b}", "verb", "account-hold", "account",
+				     ctl_id(id), "on", on),
+			on ? "nothing of it goes any more" : "the hold is over");
 }

@@ -205,20 +205,6 @@ int ctl_leaders(struct ctl *c, int argc, char **argv)
 
 /* ---- acts ----------------------------------------------------------------- */
 
-static int done(struct ctl *c, json_t *request, const char *text)
-{
-	json_t *o;
-	int rv = ctl_call(c, request, &o);
-
-	if (rv)
-		return rv;
-	if (c->json)
-		return ctl_print(o);
-	puts(text);
-	json_decref(o);
-	return CTL_OK;
-}
-
 int ctl_transfer(struct ctl *c, int argc, char **argv)
 {
 	uint64_t shard, to;
@@ -228,7 +214,7 @@ int ctl_transfer(struct ctl *c, int argc, char **argv)
 	if (!ctl_number("SHARD", argv[1], 0, 65535, &shard) ||
 	    !ctl_number("NODE", argv[2], 1, CONF_NODE_MAX, &to))
 		return CTL_USAGE;
-	return done(c, json_pack("{s:s,s:I,s:I}", "verb", "transfer", "shard",
+	return ctl_done(c, json_pack("{s:s,s:I,s:I}", "verb", "transfer", "shard",
 				 (json_int_t)shard, "to", (json_int_t)to),
 		    "asked; `quipuctl leaders` shows who leads");
 }
@@ -237,7 +223,8 @@ int ctl_drain(struct ctl *c, int argc, char **argv)
 {
 	if (!no_args(argc, argv))
 		return CTL_USAGE;
-	return done(c, verb("drain"), "draining; the server stops when its clients left");
+	return ctl_done(c, verb("drain"),
+			"draining; the server stops when its clients left");
 }
 
 /* ---- configuration -------------------------------------------------------- */
