@@ -17,7 +17,9 @@
  *
  * Order of what is wanted: finish what has begun; leaderships off nodes that are to
  * be left alone; the missing replica and the one on a node that goes; distinct racks;
- * as many replicas on each node; as many leaderships on each node. */
+ * as many replicas on each node; as many leaderships on each node.
+ *
+ * Nothing but tests calls it yet. */
 #ifndef QUIPU_CONSENSUS_PLACEMENT_H
 #define QUIPU_CONSENSUS_PLACEMENT_H
 

@@ -1,3 +1,4 @@
+/* The look (retain.h): what may go is found, judged and proposed. */
 #include "consensus/retain.h"
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -10,10 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLICE (512u << 10)     /* bytes of one piece of the helper thread's work */
 #define TICK_MS 100
 #define RETRY_MS 1000
-#define REWRITE_RETRY_MS 10000
 #define BACKOFF_MAX 64         /* periods between two looks at one segment */
 
 struct retain_memo {
@@ -51,17 +50,6 @@ struct retain_look {
 	int answer;
 };
 
-struct retain_rewrite {
-	struct node *node;
-	struct shard *shard;   /* NULL: its store has gone */
-	struct rewrite *job;
-	struct disk_work work;
-	bool running, done;
-	int status;
-	struct err err;
-	uint64_t begun_ms;
-};
-
 void retain_init(struct node *n, const struct retain_config *cfg)
 {
 	n->retain.cfg = *cfg;
@@ -72,7 +60,7 @@ void retain_init(struct node *n, const struct retain_config *cfg)
 
 static void budget_fill(struct retain_node *rn, uint64_t now_ms)
 {
-	uint64_t gap = now_ms - rn->tokens_ms, most = rn->cfg.rate / 5 + SLICE;
+	uint64_t gap = now_ms - rn->tokens_ms, most = rn->cfg.rate / 5 + RETAIN_SLICE;
 
 	rn->tokens_ms = now_ms;
 	rn->tokens += (gap < 1000 ? gap : 1000) * rn->cfg.rate / 1000;
@@ -80,7 +68,7 @@ static void budget_fill(struct retain_node *rn, uint64_t now_ms)
 		rn->tokens = most;
 }
 
-static bool budget_take(struct retain_node *rn, uint64_t bytes)
+bool retain_budget_take(struct retain_node *rn, uint64_t bytes)
 {
 	if (rn->tokens < bytes)
 		return false;
@@ -388,7 +376,7 @@ static void look_run(struct disk_work *w)
 {
 	struct retain_look *l = w->arg;
 
-	l->status = survey_step(l->survey, SLICE, &l->facts, &l->n_facts, &l->err);
+	l->status = survey_step(l->survey, RETAIN_SLICE, &l->facts, &l->n_facts, &l->err);
 }
 
 static bool leads(const struct retain_look *l)
@@ -459,7 +447,7 @@ static void look_step(struct retain_look *l, uint64_t now_ms)
 		propose_receipts(l);
 		return;
 	}
-	if (!budget_take(&n->retain, SLICE))
+	if (!retain_budget_take(&n->retain, RETAIN_SLICE))
 		return;
 	l->running = true;
 	n->snap.works++;
@@ -589,128 +577,6 @@ static void look_next(struct node *n, uint64_t now_ms)
 	}
 }
 
-/* ---- rewriting -------------------------------------------------------------------- */
-
-static void rewrite_end(struct retain_rewrite *r, bool drop)
-{
-	struct node *n = r->node;
-
-	n->retain.rewrite = NULL;
-	if (drop && !n->dead)
-		rewrite_drop(r->job);
-	rewrite_free(r->job);
-	free(r);
-}
-
-static void rewrite_run(struct disk_work *w)
-{
-	struct retain_rewrite *r = w->arg;
-
-	r->status = rewrite_step(r->job, SLICE, &r->done, &r->err);
-}
-
-static void rewrite_failed(struct retain_rewrite *r)
-{
-	struct node *n = r->node;
-	struct err e = r->err;
-
-	if (r->status != ERR_NOSPACE && r->status != ERR_DAMAGED &&
-	    r->status != ERR_FULL) {
-		node_fatal(n, &e);
-		return;
-	}
-	n->retain.rewrites_failed++;
-	n->retain.rewrite_retry_ms = clock_ms(n->env.clock) + REWRITE_RETRY_MS;
-	log_event(LOG_WARN, "rewrite_failed", "shard=%u base=%" PRIu64 " why=%s",
-		  r->shard->id, rewrite_plan(r->job)->base, log_quote(e.msg));
-	/* Bad bytes do not get better; the scrubber finds them too. */
-	if (r->status != ERR_NOSPACE)
-		store_rewrite_refuse(r->shard->store, r->job);
-	rewrite_end(r, true);
-}
-
-static void rewrite_done(struct disk_work *w)
-{
-	struct retain_rewrite *r = w->arg;
-	struct node *n = r->node;
-	const struct rewrite_plan *p = rewrite_plan(r->job);
-	struct rewrite_result res;
-
-	r->running = false;
-	n->snap.works--;
-	if (n->dead)
-		return;
-	n->retain.due_ms = 0;
-	if (!r->shard || r->shard->faulty || n->stopping) {
-		rewrite_end(r, true);
-		return;
-	}
-	if (r->status) {
-		rewrite_failed(r);
-		return;
-	}
-	if (!r->done)
-		return;
-	rewrite_result(r->job, &res);
-	if (store_rewrite_commit(r->shard->store, r->job)) {
-		n->retain.rewrites++;
-		metric_add(M_RETAIN_REWRITES, 1);
-		log_event(LOG_INFO, "rewritten",
-			  "shard=%u base=%" PRIu64 " generation=%u was=%" PRIu64
-			  " bytes=%" PRIu64 " stubs=%" PRIu64 " ms=%" PRIu64,
-			  r->shard->id, p->base, p->to, p->bytes, res.bytes,
-			  res.stubs, clock_ms(n->env.clock) - r->begun_ms);
-	}
-	rewrite_end(r, false);
-}
-
-static void rewrite_next(struct node *n, uint64_t now_ms)
-{
-	struct retain_node *rn = &n->retain;
-	uint32_t i;
-
-	if (now_ms < rn->rewrite_retry_ms || n->stopping ||
-	    n->level >= LEVEL_READONLY)
-		return;
-	for (i = 0; i < n->n_shards && !rn->rewrite; i++) {
-		struct shard *s = &n->shards[i];
-		struct retain_rewrite *r;
-		struct rewrite *job;
-
-		job = s->faulty || install_holds(s)
-			      ? NULL
-			      : store_rewrite_begin(s->store);
-		if (!job)
-			continue;
-		r = rn->rewrite = xcalloc(1, sizeof *r);
-		r->node = n;
-		r->shard = s;
-		r->job = job;
-		r->begun_ms = now_ms;
-	}
-}
-
-static void rewrite_tick(struct retain_rewrite *r)
-{
-	struct node *n = r->node;
-
-	if (r->running)
-		return;
-	if (!r->shard || r->shard->faulty || n->stopping) {
-		rewrite_end(r, true);
-		return;
-	}
-	/* It is read, written, and read again. */
-	if (!budget_take(&n->retain, SLICE))
-		return;
-	r->running = true;
-	n->snap.works++;
-	r->work = (struct disk_work){ .run = rewrite_run,
-				      .done = rewrite_done,
-				      .arg = r };
-	n->env.disk->ops->work(n->env.disk, &r->work);
-}
-
 /* ---- for the node ----------------------------------------------------------------- */
 
 void retain_tick(struct node *n, uint64_t now_ms)
@@ -725,12 +591,9 @@ void retain_tick(struct node *n, uint64_t now_ms)
 		look_next(n, now_ms);
 	if (n->dead)
 		return;
-	if (rn->rewrite)
-		rewrite_tick(rn->rewrite);
-	else
-		rewrite_next(n, now_ms);
+	retain_rewrite_tick(n, now_ms);
 	/* A slice that may go at once waits for no grid. */
-	if ((rn->look || rn->rewrite) && rn->tokens >= SLICE)
+	if ((rn->look || rn->rewrite) && rn->tokens >= RETAIN_SLICE)
 		rn->due_ms = now_ms + 1;
 }
 
@@ -738,11 +601,10 @@ uint64_t retain_deadline_ms(const struct node *n)
 {
 	const struct retain_node *rn = &n->retain;
 	const struct retain_look *l = rn->look;
-	const struct retain_rewrite *r = rn->rewrite;
 
 	/* Whoever waits for its work or its answer is woken by it. */
 	if ((l && !l->running && (!l->asked || l->answered)) ||
-	    (r && !r->running))
+	    retain_rewrite_wants(n))
 		return rn->due_ms;
 	return UINT64_MAX;
 }
@@ -753,11 +615,7 @@ void retain_shard_gone(struct shard *s)
 
 	if (rn->look && rn->look->shard == s)
 		look_end(rn->look, RETRY_MS);
-	if (rn->rewrite && rn->rewrite->shard == s) {
-		rn->rewrite->shard = NULL;
-		if (!rn->rewrite->running)
-			rewrite_end(rn->rewrite, true);
-	}
+	retain_rewrite_gone(s);
 	memos_forget(&s->retain);
 }
 
@@ -771,8 +629,7 @@ void retain_close(struct node *n)
 		n->retain.look->answered = true;
 		look_end(n->retain.look, 0);
 	}
-	if (n->retain.rewrite)
-		rewrite_end(n->retain.rewrite, false);
+	retain_rewrite_close(n);
 	for (i = 0; i < n->n_shards; i++)
 		memos_forget(&n->shards[i].retain);
 }

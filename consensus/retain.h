@@ -64,4 +64,12 @@ void retain_shard_gone(struct shard *s);
 /* Before its shards close; after a simulated crash no work will come back. */
 void retain_close(struct node *n);
 
+/* Between retain.c and retain_rewrite.c. */
+#define RETAIN_SLICE (512u << 10) /* bytes of one piece of the helper thread's work */
+bool retain_budget_take(struct retain_node *rn, uint64_t bytes);
+void retain_rewrite_tick(struct node *n, uint64_t now_ms);
+bool retain_rewrite_wants(const struct node *n); /* to be ticked */
+void retain_rewrite_gone(struct shard *s);
+void retain_rewrite_close(struct node *n);
+
 #endif

@@ -1,5 +1,5 @@
-/* Insides of the journal, shared by journal.c (writer) and journal_scan.c
- * (recovery). */
+/* Insides of the journal, shared by journal.c (writer), journal_ring.c (files),
+ * journal_queue.c and journal_scan.c (recovery). */
 #ifndef QUIPU_LOG_JOURNAL_IMPL_H
 #define QUIPU_LOG_JOURNAL_IMPL_H
 
@@ -98,12 +98,30 @@ void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
 void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
 
-/* journal.c: of the index and of the files */
+/* journal.c.  The first failed write or sync is the last. */
+void journal_fail(struct journal *j, const struct err *e);
+
+/* journal_ring.c: of the index and of the files */
 /* Entries from `from` on are void, and what is void pins no file. */
 void journal_truncated(struct journal *j, uint32_t shard, uint64_t from);
 /* A snapshot at `index` takes the place of all entries of the shard. */
 void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 		       uint64_t index, uint64_t term);
+
+/* The file that is used again next, or was never used; JOURNAL_NO_FILE: there is one
+ * file.  A never used one pins nothing. */
+uint32_t jring_oldest(const struct journal *j);
+/* The same if it may be written now. */
+uint32_t jring_next(const struct journal *j);
+/* After whatever may free a file or take one. */
+void jring_count_free(struct journal *j);
+void jring_begin(struct journal *j, uint32_t file); /* it is the current one */
+bool jring_may_grow(const struct journal *j);
+void jring_grow(struct journal *j); /* if it may, by the helper thread */
+/* With each tick. */
+void jring_outgrow(struct journal *j, uint64_t now_us);
+/* Of a new journal; waits for the disk. */
+int jring_first(struct journal *j, struct err *e);
 
 /* journal_queue.c.  Each takes requests off the queue into the group (w_head) and
  * returns their bytes. */

@@ -118,18 +118,6 @@ uint64_t jqueue_take(struct journal *j, uint64_t room, unsigned *records,
 	return t.bytes;
 }
 
-/* The file that is used again next; one that was never used pins nothing. */
-static uint32_t oldest(const struct journal *j)
-{
-	uint32_t i, old = JOURNAL_NO_FILE;
-
-	for (i = 0; i < j->n_files; i++)
-		if (i != j->cur && (old == JOURNAL_NO_FILE ||
-				    j->files[i].use < j->files[old].use))
-			old = i;
-	return old;
-}
-
 /* It waits for this shard: what it holds of it is above its mark. */
 static bool pins(const struct journal *j, uint32_t old, uint32_t shard)
 {
@@ -165,7 +153,7 @@ static uint64_t small_room(const struct journal *j, uint32_t old,
 bool jqueue_reserve_takes(const struct journal *j, const struct journal_req *r)
 {
 	uint64_t bytes = JG_HEADER + 2 * JG_ROW + small_records(r) * 64;
-	uint32_t old = oldest(j);
+	uint32_t old = jring_oldest(j);
 	struct journal_req *q;
 	unsigned i;
 
@@ -181,7 +169,7 @@ bool jqueue_reserve_takes(const struct journal *j, const struct journal_req *r)
 
 bool jqueue_pinned_waits(const struct journal *j)
 {
-	uint32_t old = oldest(j);
+	uint32_t old = jring_oldest(j);
 	struct journal_req *r;
 
 	for (r = j->q_head; r; r = jreq_priv(r)->next)
@@ -196,7 +184,7 @@ uint64_t jqueue_take_small(struct journal *j, unsigned *records,
 	struct taking t = take_begin(j, records, small);
 	struct journal_req **pp = &j->q_head;
 	uint64_t behind[JOURNAL_SHARDS_MAX / 64] = { 0 }; /* bits of shards */
-	uint32_t old = oldest(j);
+	uint32_t old = jring_oldest(j);
 	unsigned rows = 2;
 
 	while (*pp) {
