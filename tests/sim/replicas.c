@@ -30,22 +30,18 @@ static uint64_t stored_of(struct run *r, unsigned node, uint32_t shard)
 	return 0;
 }
 
-/* An answer to entries says what its sender has: nothing more counts as stored
- * than is, and no refusal invents a place to go on from (raft.md B1).  Layout:
- * consensus/raft_msg.c. */
-static void on_message(void *arg, unsigned from, unsigned to, const uint8_t *p,
-		       size_t n)
-{
-	enum { KIND = 5, REJECTED = 14, LAST = 22, LEN = 30, APPEND_RESULT = 2 };
-	struct run *r = arg;
-	uint64_t rejected, last;
-	uint32_t shard;
+/* Layout of group messages: consensus/raft_msg.c. */
+enum { MSG_SHARD = 1, MSG_KIND = 5, MSG_TERM = 6, MSG_BODY = 14 };
+enum { APPEND_RESULT = 2, VOTE = 3, VOTE_RESULT = 4 };
+enum { VOTE_PRE = 1, VOTE_GRANTED = 2 };
 
-	if (n != LEN || p[0] != NODE_MSG_GROUP || p[KIND] != APPEND_RESULT)
-		return;
-	shard = get_u32(p + 1);
-	rejected = get_u64(p + REJECTED);
-	last = get_u64(p + LAST);
+/* An answer to entries says what its sender has: nothing more counts as stored
+ * than is, and no refusal invents a place to go on from (raft.md B1). */
+static void look_append_result(struct run *r, unsigned from, unsigned to,
+			       uint32_t shard, const uint8_t *body)
+{
+	uint64_t rejected = get_u64(body), last = get_u64(body + 8);
+
 	if (rejected == UINT64_MAX) /* nothing of it was looked at */
 		return;
 	if (rejected ? !last : last > stored_of(r, from, shard))
@@ -54,6 +50,51 @@ static void on_message(void *arg, unsigned from, unsigned to, const uint8_t *p,
 			 from, to, shard, last,
 			 rejected ? "refused" : "stored",
 			 stored_of(r, from, shard));
+}
+
+/* Nobody hears of a vote or a term that a power cut could still take back. */
+static void look_vote(struct run *r, unsigned from, unsigned to, uint32_t shard,
+		      uint64_t term, uint64_t vote)
+{
+	const struct journal_shard *js = journal_shard(
+		r->world.nodes[from].node->journal, shard);
+
+	if (js->term < term || (vote && js->term == term && js->vote != vote))
+		run_fail(r, "node %u speaks to node %u of term %" PRIu64
+			    " of shard %u and a vote for %" PRIu64
+			    ", and has term %" PRIu64 " and a vote for %" PRIu64,
+			 from, to, term, shard, vote, js->term, js->vote);
+}
+
+static void on_message(void *arg, unsigned from, unsigned to, const uint8_t *p,
+		       size_t n)
+{
+	struct run *r = arg;
+	const uint8_t *body = p + MSG_BODY;
+	uint64_t term;
+	uint32_t shard;
+
+	if (n < MSG_BODY + 1 || p[0] != NODE_MSG_GROUP)
+		return;
+	shard = get_u32(p + MSG_SHARD);
+	term = get_u64(p + MSG_TERM);
+	switch (p[MSG_KIND]) {
+	case APPEND_RESULT:
+		look_vote(r, from, to, shard, term, 0);
+		look_append_result(r, from, to, shard, body);
+		break;
+	case VOTE:
+		if (!(body[16] & VOTE_PRE))
+			look_vote(r, from, to, shard, term, from);
+		break;
+	case VOTE_RESULT:
+		if (!(body[0] & VOTE_PRE))
+			look_vote(r, from, to, shard, term,
+				  body[0] & VOTE_GRANTED ? to : 0);
+		break;
+	default:
+		break;
+	}
 }
 
 void replicas_init(struct run *r)
