@@ -368,17 +368,14 @@ const struct group_conf *group_conf(const struct group *g)
 	return &g->conf;
 }
 
-/* Since which index this replica is a member by its own log: all configurations in
- * it from there on have it.  A committed one behind that, without it, is its removal.
- * Were there a change that adds it again, and that change in this log, then so were
- * the removal before it, and membership would begin behind both.  An end of the log
- * that nobody committed may have more configurations; they are no news.
+/* The entry since which this replica is a member by its own log: all configurations
+ * in it from there on have it.
  *
  * It starts from what the core knows to be committed: what is applied may be behind
  * that, and g->changes has nothing of what lies in between. */
-static uint64_t member_since(const struct group *g)
+static struct group_since member_since(const struct group *g)
 {
-	uint64_t since = g->raft.configuration_committed_index;
+	uint64_t index = g->raft.configuration_committed_index;
 	bool in = conf_has(&g->raft.configuration_committed, g->cfg.self,
 			   g->cfg.life);
 	struct group_conf c;
@@ -396,10 +393,24 @@ static uint64_t member_since(const struct group *g)
 		      conf_view_has(&c, g->cfg.self, g->cfg.life);
 		entry_unref(e);
 		if (has && !in)
-			since = g->changes[i];
+			index = g->changes[i];
 		in = has;
 	}
-	return in ? since : conf_newest_index(g);
+	if (!in)
+		index = conf_newest_index(g);
+	return (struct group_since){ index, log_term(g, index) };
+}
+
+/* Somebody applied all up to (index, term), and is left with a configuration that
+ * has not got the replica that is a member since `s`.  Is it out?  A change in its
+ * log that adds it again would have been preceded there by the removal, and be the
+ * one since which it is a member.  So that one is gone, whatever else its log ends
+ * with, when it is behind: by the index it would be among what was applied; by the
+ * term it cannot be committed any more, as terms never fall. */
+static bool since_is_over(const struct group_since *s, uint64_t index,
+			  uint64_t term)
+{
+	return index > s->index || (s->term && term > s->term);
 }
 
 /* Nothing of what it has acknowledged is missed when it goes now: it had no entry
@@ -407,9 +418,14 @@ static uint64_t member_since(const struct group *g)
  * committed, and with it all that comes before. */
 bool group_removed(const struct group *g)
 {
-	return (g->removed_at && g->removed_at > member_since(g)) ||
-	       (g->was_member && !self_is_member(g) &&
-		!conf_view_has(&g->conf, g->cfg.self, g->cfg.life));
+	if (g->removed_at) {
+		struct group_since s = member_since(g);
+
+		if (since_is_over(&s, g->removed_at, g->removed_term))
+			return true;
+	}
+	return g->was_member && !self_is_member(g) &&
+	       !conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
 }
 
 void conf_applied(struct group *g, const struct entry *e)
@@ -440,6 +456,7 @@ void group_tell_joining(struct group *g)
 	/* An empty one may have had entries from before it was added. */
 	bool joins = g->cfg.life && !g->was_member && !self_is_member(g) &&
 		     !conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
+	struct group_since since;
 	uint64_t id;
 
 	if (g->broken || g->frozen || group_removed(g) || !g->net ||
@@ -447,32 +464,36 @@ void group_tell_joining(struct group *g)
 		return;
 	if (!joins && group_now(g) - g->heard_leader_ms < 2 * g->cfg.election_ms)
 		return;
+	since = member_since(g);
 	for (id = 1; id < NET_NODE_MAX; id++)
 		if (id != g->cfg.self && g->net->ops->is_up(g->net, id))
-			msg_send_joining(g, id, member_since(g), joins);
+			msg_send_joining(g, id, &since, joins);
 }
 
-/* A peer says what it is.  Whoever knows a committed configuration that is newer
- * than what the peer goes by, and that has not got it, says so. */
+/* A peer says what it is.  Whoever knows that it is none of the members says so. */
 void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
-		      uint64_t conf_index, bool joins)
+		      const struct group_since *since, bool joins)
 {
 	if (joins && life && !peer_is(g, from, life))
 		g->peers[from].joining = life;
-	if (!joins && g->conf.index > conf_index &&
-	    !conf_view_has(&g->conf, from, life))
+	if (!joins && g->conf.index && !conf_view_has(&g->conf, from, life) &&
+	    since_is_over(since, g->applied, g->applied_term))
 		msg_send_removed(g, from, life);
 }
 
-void on_removed_heard(struct group *g, uint64_t life, uint64_t conf_index)
+void on_removed_heard(struct group *g, uint64_t life, uint64_t index,
+		      uint64_t term)
 {
+	struct group_since since = member_since(g);
+
 	if (life != g->cfg.life || !self_is_member(g) ||
-	    conf_index <= member_since(g) || group_leads(g))
+	    !since_is_over(&since, index, term) || group_leads(g))
 		return;
 	if (!group_removed(g))
 		log_event(LOG_INFO, "removed_from_group",
-			  "shard=%u index=%" PRIu64, g->cfg.shard, conf_index);
-	g->removed_at = conf_index;
+			  "shard=%u index=%" PRIu64, g->cfg.shard, index);
+	g->removed_at = index;
+	g->removed_term = term;
 }
 
 uint64_t conf_newest_index(const struct group *g)

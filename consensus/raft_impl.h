@@ -159,7 +159,9 @@ struct group {
 	/* Membership */
 	struct group_conf conf; /* the last applied one */
 	bool was_member;     /* a configuration had this replica in it */
-	uint64_t removed_at; /* index of a committed one that has not, as told */
+	/* Up to where somebody had applied all, and was left with one that has
+	 * not got it. */
+	uint64_t removed_at, removed_term;
 	struct group_change *chg, *chg_before;
 	uint64_t chg_index, chg_term; /* 0: not submitted yet */
 	bool chg_applied, chg_ended;
@@ -199,6 +201,9 @@ void conf_copy(struct raft_configuration *out,
 struct entry *conf_entry(uint32_t shard, const struct raft_configuration *c);
 
 /* raft_change.c */
+struct group_since { /* the entry that made a replica a member */
+	uint64_t index, term; /* term 0: unknown */
+};
 uint64_t conf_newest_index(const struct group *g);
 bool change_wants_run(const struct group *g);
 void change_run(struct group *g);
@@ -207,8 +212,9 @@ bool self_is_member(const struct group *g);
 bool self_votes(const struct group *g); /* by the newest configuration here */
 void conf_applied(struct group *g, const struct entry *e);
 void on_joining_heard(struct group *g, uint64_t from, uint64_t life,
-		      uint64_t conf_index, bool joins);
-void on_removed_heard(struct group *g, uint64_t life, uint64_t conf_index);
+		      const struct group_since *since, bool joins);
+void on_removed_heard(struct group *g, uint64_t life, uint64_t index,
+		      uint64_t term);
 
 /* raft_disk.c */
 void disk_write(struct group *g, bool vote, uint64_t truncate_from,
@@ -228,8 +234,8 @@ void msg_life_put(struct group *g);
 uint64_t msg_life_get(struct cursor *c);
 int msg_refuse(struct err *e, uint64_t from, const char *what);
 int msg_receive(struct group *g, uint64_t from, struct raft_message *m);
-void msg_send_joining(struct group *g, uint64_t peer, uint64_t since,
-		      bool joins);
+void msg_send_joining(struct group *g, uint64_t peer,
+		      const struct group_since *since, bool joins);
 void msg_send_removed(struct group *g, uint64_t peer, uint64_t life);
 
 /* raft_vote.c */

@@ -11,9 +11,10 @@
  *   PROBE          seq u64
  *   PROBE_RESULT   term u64, seq u64
  *   NEEDED         term u64, index u64
- *   JOINING        life u64, index u64 since which it is a member, joins u8
- *   REMOVED        life u64, index u64: that replica is in no configuration since
- *                  this one, which is committed
+ *   JOINING        life u64, index u64 and term u64 (0: unknown) of the entry since
+ *                  which it is a member, joins u8
+ *   REMOVED        life u64, index u64, term u64: with all applied up to there, that
+ *                  replica is no member
  *
  * A replica that joined puts its life (u64) behind a RESULT; a founder nothing.
  *
@@ -305,12 +306,13 @@ void msg_send_probe(struct group *g, uint64_t peer)
 	msg_post(g, peer, NULL, 0);
 }
 
-void msg_send_joining(struct group *g, uint64_t peer, uint64_t since,
-		      bool joins)
+void msg_send_joining(struct group *g, uint64_t peer,
+		      const struct group_since *since, bool joins)
 {
 	msg_begin(g, GM_JOINING);
 	buf_u64(&g->out, g->cfg.life);
-	buf_u64(&g->out, since);
+	buf_u64(&g->out, since->index);
+	buf_u64(&g->out, since->term);
 	buf_u8(&g->out, joins);
 	msg_post(g, peer, NULL, 0);
 }
@@ -319,7 +321,8 @@ void msg_send_removed(struct group *g, uint64_t peer, uint64_t life)
 {
 	msg_begin(g, GM_REMOVED);
 	buf_u64(&g->out, life);
-	buf_u64(&g->out, g->conf.index);
+	buf_u64(&g->out, g->applied);
+	buf_u64(&g->out, g->applied_term);
 	msg_post(g, peer, NULL, 0);
 }
 
@@ -697,23 +700,27 @@ static int on_probe_result(struct group *g, uint64_t from, struct cursor *c,
 static int on_joining(struct group *g, uint64_t from, struct cursor *c,
 		      struct err *e)
 {
-	uint64_t life = cursor_u64(c), index = cursor_u64(c);
-	uint8_t joins = cursor_u8(c);
+	uint64_t life = cursor_u64(c);
+	struct group_since since = { .index = cursor_u64(c) };
+	uint8_t joins;
+
+	since.term = cursor_u64(c);
+	joins = cursor_u8(c);
 
 	if (!cursor_done(c) || joins > 1 || (joins && !life))
 		return msg_refuse(e, from, "malformed word of a joining replica");
-	on_joining_heard(g, from, life, index, joins);
+	on_joining_heard(g, from, life, &since, joins);
 	return 0;
 }
 
 static int on_removed(struct group *g, uint64_t from, struct cursor *c,
 		      struct err *e)
 {
-	uint64_t life = cursor_u64(c), index = cursor_u64(c);
+	uint64_t life = cursor_u64(c), index = cursor_u64(c), term = cursor_u64(c);
 
-	if (!cursor_done(c) || !index)
+	if (!cursor_done(c) || !index || !term)
 		return msg_refuse(e, from, "malformed word of a removal");
-	on_removed_heard(g, life, index);
+	on_removed_heard(g, life, index, term);
 	return 0;
 }
 

@@ -26,8 +26,10 @@ static int rig_send(struct net *net, uint64_t peer, const void *head,
 	AN(cursor_u8(&c) == NODE_MSG_GROUP && cursor_u32(&c) == RIG_SHARD);
 	m->kind = (enum group_msg)cursor_u8(&c);
 	m->peer = peer;
-	if (m->kind == GM_JOINING || m->kind == GM_REMOVED)
+	if (m->kind == GM_JOINING || m->kind == GM_REMOVED) {
 		m->life = cursor_u64(&c);
+		m->last = cursor_u64(&c);
+	}
 	if (m->kind != GM_PROBE)
 		m->term = cursor_u64(&c);
 	switch (m->kind) {
@@ -347,24 +349,27 @@ void rig_life(struct rig *r, uint64_t life)
 }
 
 int rig_joining(struct rig *r, uint64_t from, uint64_t life, uint64_t index,
-		unsigned joins)
+		uint64_t term, unsigned joins)
 {
 	struct buf b = BUF_INIT;
 
 	buf_u8(&b, GM_JOINING);
 	buf_u64(&b, life);
 	buf_u64(&b, index);
+	buf_u64(&b, term);
 	buf_u8(&b, (uint8_t)joins);
 	return receive(r, from, &b);
 }
 
-int rig_removed(struct rig *r, uint64_t from, uint64_t life, uint64_t index)
+int rig_removed(struct rig *r, uint64_t from, uint64_t life, uint64_t index,
+		uint64_t term)
 {
 	struct buf b = BUF_INIT;
 
 	buf_u8(&b, GM_REMOVED);
 	buf_u64(&b, life);
 	buf_u64(&b, index);
+	buf_u64(&b, term);
 	return receive(r, from, &b);
 }
 

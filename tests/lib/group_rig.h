@@ -14,7 +14,7 @@ struct rig_msg {
 	enum group_msg kind;
 	uint64_t peer;
 	uint64_t term, prev, prev_term, commit, last, last_term, rejected, seq;
-	uint64_t life; /* of a result; of JOINING and REMOVED: term is the index */
+	uint64_t life; /* of a result, of JOINING and REMOVED */
 	uint32_t n;
 	uint8_t flags;
 };
@@ -63,8 +63,9 @@ int rig_ack(struct rig *r, uint64_t from, uint64_t term, uint64_t rejected,
 /* The next results are of the replica with this life (0: a founder). */
 void rig_life(struct rig *r, uint64_t life);
 int rig_joining(struct rig *r, uint64_t from, uint64_t life, uint64_t index,
-		unsigned joins);
-int rig_removed(struct rig *r, uint64_t from, uint64_t life, uint64_t index);
+		uint64_t term, unsigned joins);
+int rig_removed(struct rig *r, uint64_t from, uint64_t life, uint64_t index,
+		uint64_t term);
 int rig_vote(struct rig *r, uint64_t from, uint64_t term, uint64_t last,
 	     uint64_t last_term, unsigned flags);
 int rig_vote_result(struct rig *r, uint64_t from, uint64_t term,

@@ -92,7 +92,7 @@ static void lead(void)
 /* 4 is a standby, and has the log. */
 static void add_four(void)
 {
-	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 1), 0);
+	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 0, 1), 0);
 	assert_int_equal(change(GROUP_ADD, 4), 0);
 	acks();
 	assert_int_equal(n_told, 1);
@@ -206,7 +206,7 @@ static void test_up_from_one(void **state)
 	(void)state;
 	rig_open(&r, 1);
 	assert_int_equal(r.role, GROUP_LEADER);
-	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 1), 0);
+	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 0, 1), 0);
 	assert_int_equal(change(GROUP_ADD, 4), 0);
 	rig_run_ms(&r, 5);
 	assert_int_equal(status, 0);
@@ -284,7 +284,7 @@ static void test_promote_waits_for_the_log(void **state)
 		assert_int_equal(rig_submit(&r, 60), 0);
 		acks();
 	}
-	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 1), 0);
+	assert_int_equal(rig_joining(&r, 4, LIFE, 0, 0, 1), 0);
 	assert_int_equal(change(GROUP_ADD, 4), 0);
 	acks();
 	assert_int_equal(change(GROUP_PROMOTE, 4), ERR_BUSY); /* silent */
@@ -385,7 +385,7 @@ static void test_late_ack_of_a_predecessor(void **state)
 	assert_int_equal(status, 0);
 	/* Its late word is of no member. */
 	ack(4);
-	assert_int_equal(rig_joining(&r, 4, OTHER, 0, 1), 0);
+	assert_int_equal(rig_joining(&r, 4, OTHER, 0, 0, 1), 0);
 	rig_forget(&r);
 	assert_int_equal(change(GROUP_ADD, 4), 0);
 	acks();
@@ -582,22 +582,23 @@ static void test_removed_is_told(void **state)
 	assert_int_equal(status, 0);
 	rig_forget(&r);
 	/* One that knows more than we do is let be. */
-	assert_int_equal(rig_joining(&r, 3, 0, info().last_index, 0), 0);
+	assert_int_equal(rig_joining(&r, 3, 0, info().last_index, term(), 0), 0);
 	assert_null(rig_last(&r, GM_REMOVED, 3));
-	assert_int_equal(rig_joining(&r, 2, 0, 1, 0), 0);
+	assert_int_equal(rig_joining(&r, 2, 0, 1, 1, 0), 0);
 	assert_null(rig_last(&r, GM_REMOVED, 2));
-	assert_int_equal(rig_joining(&r, 3, 0, 1, 0), 0);
+	assert_int_equal(rig_joining(&r, 3, 0, 1, 1, 0), 0);
 	m = rig_last(&r, GM_REMOVED, 3);
 	assert_non_null(m);
-	assert_int_equal(m->term, info().conf.index);
+	assert_int_equal(m->last, info().conf.index);
+	assert_int_equal(m->term, term());
 	rig_close(&r);
 	/* The other end. */
 	rig_open(&r, 3);
-	assert_int_equal(rig_removed(&r, 2, LIFE, 9), 0); /* somebody else */
+	assert_int_equal(rig_removed(&r, 2, LIFE, 9, 2), 0); /* somebody else */
 	assert_false(group_removed(r.g));
-	assert_int_equal(rig_removed(&r, 2, 0, 1), 0); /* old news */
+	assert_int_equal(rig_removed(&r, 2, 0, 1, 1), 0); /* old news */
 	assert_false(group_removed(r.g));
-	assert_int_equal(rig_removed(&r, 2, 0, 9), 0);
+	assert_int_equal(rig_removed(&r, 2, 0, 9, 2), 0);
 	assert_true(group_removed(r.g));
 	rig_forget(&r);
 	for (i = 0; i < 20; i++)
@@ -631,15 +632,16 @@ static void test_removed_behind_a_dead_end(void **state)
 	assert_int_equal(r.conf.index, 1);
 	assert_false(info().removed);
 	/* From a replica that is behind: before it was added. */
-	assert_int_equal(rig_removed(&r, 2, LIFE, 1), 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 1, 1), 0);
 	assert_false(info().removed);
 	rig_run_ms(&r, 3000);
 	rig_forget(&r);
 	group_tell_joining(r.g);
 	assert_non_null(rig_last(&r, GM_JOINING, 2));
-	assert_int_equal(rig_last(&r, GM_JOINING, 2)->term, 4);
+	assert_int_equal(rig_last(&r, GM_JOINING, 2)->last, 4);
+	assert_int_equal(rig_last(&r, GM_JOINING, 2)->term, 2);
 	assert_int_equal(rig_last(&r, GM_JOINING, 2)->flags, 0);
-	assert_int_equal(rig_removed(&r, 2, LIFE, 5), 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 5, 4), 0);
 	assert_true(info().removed);
 	/* Added again under the same name: with that it comes to have its removal. */
 	entry_unref(es[4]);
@@ -650,9 +652,55 @@ static void test_removed_behind_a_dead_end(void **state)
 				    (const uint64_t[]){ 4, 4 }, es + 4), 0);
 	assert_int_equal(info().last_index, 6);
 	assert_false(info().removed);
-	assert_int_equal(rig_removed(&r, 3, LIFE, 5), 0);
+	assert_int_equal(rig_removed(&r, 3, LIFE, 5, 4), 0);
 	assert_false(info().removed);
 	for (i = 0; i < 7; i++)
+		entry_unref(es[i]);
+	rig_close(&r);
+}
+
+/* The change that added it is at the end of a dead leader's log, and the others have
+ * not written as much since: no index says so, but the terms do. */
+static void test_added_at_a_dead_end(void **state)
+{
+	struct entry *es[4];
+	const uint64_t terms[4] = { 1, 2, 2, 2 };
+	int i;
+
+	(void)state;
+	/* Those that know. */
+	lead();
+	assert_int_equal(term(), 2);
+	assert_int_equal(rig_joining(&r, 4, LIFE, 9, 2, 0), 0); /* it may be */
+	assert_null(rig_last(&r, GM_REMOVED, 4));
+	assert_int_equal(rig_joining(&r, 4, LIFE, 9, 0, 0), 0);
+	assert_null(rig_last(&r, GM_REMOVED, 4));
+	assert_int_equal(rig_joining(&r, 4, LIFE, 9, 1, 0), 0);
+	assert_non_null(rig_last(&r, GM_REMOVED, 4));
+	assert_int_equal(rig_last(&r, GM_REMOVED, 4)->last, info().last_index);
+	rig_close(&r);
+	/* The other end. */
+	rig_open_joiner(&r, LIFE);
+	es[0] = rig_change("vvv");
+	es[1] = rig_command();
+	es[2] = rig_command();
+	es[3] = rig_conf("1v 2v 3v 4s.1234567890abcdef");
+	assert_int_equal(rig_append(&r, 1, 2, 0, 0, 1, 4, terms, es), 0);
+	rig_run_ms(&r, 3000);
+	rig_forget(&r);
+	group_tell_joining(r.g);
+	assert_int_equal(rig_last(&r, GM_JOINING, 1)->last, 4);
+	assert_int_equal(rig_last(&r, GM_JOINING, 1)->term, 2);
+	assert_int_equal(rig_last(&r, GM_JOINING, 1)->flags, 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 3, 2), 0);
+	assert_false(info().removed);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 3, 3), 0);
+	assert_true(info().removed);
+	/* The next leader adds it. */
+	assert_int_equal(rig_append(&r, 2, 3, 3, 2, 3, 1,
+				    (const uint64_t[]){ 3 }, es + 3), 0);
+	assert_false(info().removed);
+	for (i = 0; i < 4; i++)
 		entry_unref(es[i]);
 	rig_close(&r);
 }
@@ -677,12 +725,12 @@ static void test_removal_is_old_before_it_is_applied(void **state)
 	assert_int_equal(rig_append(&r, 1, 2, 2, 2, 4, 2, terms + 2, es + 2), 0);
 	assert_int_equal(info().commit_index, 4);
 	assert_int_equal(r.conf.index, 2);
-	assert_int_equal(rig_removed(&r, 2, LIFE, 3), 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 3, 2), 0);
 	assert_false(info().removed);
 	rig_run_ms(&r, 5);
 	assert_int_equal(r.conf.index, 4);
 	assert_false(info().removed);
-	assert_int_equal(rig_removed(&r, 2, LIFE, 5), 0);
+	assert_int_equal(rig_removed(&r, 2, LIFE, 5, 2), 0);
 	assert_true(info().removed);
 	for (i = 0; i < 4; i++)
 		entry_unref(es[i]);
@@ -768,6 +816,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_cut_back_to_the_change_before),
 	T(test_removed_is_told),
 	T(test_removed_behind_a_dead_end),
+	T(test_added_at_a_dead_end),
 	T(test_removal_is_old_before_it_is_applied),
 	T(test_resends_are_taken),
 	T(test_configurations_as_bytes),
