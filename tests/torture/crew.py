@@ -32,7 +32,7 @@ class Crew:
         self.phones = [Phone(p, self) for p in spec["phones"]]
         self.talk = {a: [int(b, 16) for b in others]
                      for a, others in spec["talk"].items()}
-        self.acked = self.delivered = 0
+        self.acked = self.delivered = self.pages = 0
         self.problems = {}
         self.composing = True
         self.over = False
@@ -89,7 +89,7 @@ class Crew:
             "open": sum(len(p.open) for p in self.phones),
             "live": sum(p.live for p in self.phones), "phones": len(self.phones),
             "behind": behind, "stuck": stuck, "problems": self.problems,
-            "read": self.read}), flush=True)
+            "pages": self.pages, "read": self.read}), flush=True)
 
     async def report(self):
         while not self.over:

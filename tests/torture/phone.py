@@ -273,6 +273,7 @@ class Phone:
         cursor, first = 0, 1
         while True:
             page = await self._ask_page(cursor)
+            self.crew.pages += 1
             if page.get("truncated"):
                 first = max(first, page["truncated"])
             for f in page["items"]:
