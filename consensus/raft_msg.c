@@ -566,16 +566,42 @@ static int on_append(struct group *g, uint64_t from, struct cursor *c,
 	return 0;
 }
 
+/* The voter to lead next: it answers, keeps what it acks, and has the most.  While a
+ * transfer waits for its target nobody writes, and this one is tried again for as
+ * long as it takes: one that is slow would stop the group for half of the time.
+ * 0: none. */
+static uint64_t follower_best(const struct group *g)
+{
+	const struct raft_configuration *c = &g->raft.configuration;
+	uint64_t best = 0, most = 0;
+	unsigned i;
+
+	for (i = 0; i < c->n; i++) {
+		uint64_t id = c->servers[i].id;
+		const struct group_peer *p = &g->peers[id];
+		raft_index match = 0;
+
+		if (id == g->cfg.self || c->servers[i].role != RAFT_VOTER ||
+		    !g->net->ops->is_up(g->net, id) || p->short_ms ||
+		    !p->heard_ms || g->now_ms - p->heard_ms >= g->cfg.election_ms)
+			continue;
+		raft_match_index(&g->raft, id, &match);
+		if (match > most) {
+			most = match;
+			best = id;
+		}
+	}
+	return best;
+}
+
 /* It says again and again that it lacks what it had acked: its disk has lost it, with
  * nothing left to see that by.  The core's match index never falls, so under this
  * leader it would stay behind for good; the next one begins without an opinion. */
 static void follower_short(struct group *g, uint64_t from, uint64_t last,
 			   uint64_t match)
 {
-	const struct raft_configuration *c = &g->raft.configuration;
 	struct group_peer *p = &g->peers[from];
-	uint64_t now = group_now(g);
-	unsigned i;
+	uint64_t now = group_now(g), to;
 
 	if (!p->short_ms)
 		p->short_ms = now;
@@ -586,13 +612,9 @@ static void follower_short(struct group *g, uint64_t from, uint64_t last,
 	log_event(LOG_ERROR, "follower_lost_entries",
 		  "shard=%u peer=%" PRIu64 " acked=%" PRIu64 " has=%" PRIu64,
 		  g->cfg.shard, from, match, last);
-	for (i = 0; i < c->n; i++) {
-		uint64_t to = c->servers[i].id;
-
-		if (to != from && to != g->cfg.self &&
-		    g->net->ops->is_up(g->net, to) && !group_transfer(g, to))
-			return;
-	}
+	to = follower_best(g);
+	if (to)
+		group_transfer(g, to);
 }
 
 static int on_append_result(struct group *g, uint64_t from, struct cursor *c,

@@ -423,6 +423,44 @@ static void test_b11_follower_that_lost_its_tail(void **state)
 	rig_close(&r);
 }
 
+/* Leadership moves to one that has the log, not to the first with a link: it would
+ * not get there in time, again and again, and meanwhile nobody writes. */
+static void test_b11_leadership_goes_to_the_best(void **state)
+{
+	uint64_t last, since;
+	unsigned i;
+
+	(void)state;
+	rig_open(&r, 5);
+	while (r.g->raft.state != RAFT_CANDIDATE)
+		rig_timeout(&r);
+	for (i = 2; i <= 3; i++)
+		assert_int_equal(rig_vote_result(&r, i, term() + 1,
+						 RIG_PRE | RIG_GRANTED), 0);
+	rig_run_ms(&r, 5);
+	for (i = 2; i <= 3; i++)
+		assert_int_equal(rig_vote_result(&r, i, term(), RIG_GRANTED), 0);
+	assert_int_equal(r.role, GROUP_LEADER);
+	assert_int_equal(rig_submit(&r, 10), 0);
+	rig_run_ms(&r, 3);
+	last = info().last_index;
+	assert_int_equal(rig_ack(&r, 4, term(), 0, last), 0);
+	assert_int_equal(rig_ack(&r, 5, term(), 0, last), 0);
+	rig_forget(&r);
+	since = group_now(r.g);
+	do {
+		assert_true(group_now(r.g) - since < 10000);
+		rig_timeout(&r);
+		rig_ack(&r, 2, term(), 0, 2); /* slow */
+		/* 3 is silent */
+		rig_ack(&r, 4, term(), 0, last);
+		rig_ack(&r, 5, term(), last, last - 4);
+	} while (!info().transferring);
+	assert_true(group_now(r.g) - since >= 2000);
+	assert_int_equal(rig_count(&r, GM_TIMEOUT_NOW, 4), 1);
+	rig_close(&r);
+}
+
 /* The same entries are reported durable once, whatever else is written. */
 static void test_b12_persisted_once(void **state)
 {
@@ -922,6 +960,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_b09_append_below_the_compaction_point),
 	T(test_b11_late_rejection),
 	T(test_b11_follower_that_lost_its_tail),
+	T(test_b11_leadership_goes_to_the_best),
 	T(test_b12_persisted_once),
 	T(test_b13_stale_write_after_truncation),
 	T(test_b13_same_entries_come_back),
