@@ -226,7 +226,7 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	struct raft_entry re1 = { 0 };
 	struct group_conf newest;
 	struct entry *e1 = NULL;
-	bool vote = false;
+	bool vote = false, lone, stranger;
 	uint64_t applied = boot->applied_index;
 	int rv;
 
@@ -305,16 +305,12 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 		vote = true;
 	}
 	/* A lone voter leads at once, without asking anybody; the new term and
-	 * its vote for itself are in front of all its entries in the journal. */
-	if (is_lone(&newest, g->cfg.self)) {
-		/* The core would lead by the id alone. */
-		if (!conf_view_has(&newest, g->cfg.self, g->cfg.life)) {
-			boot_log_release(&b);
-			entry_unref(e1);
-			return err_set(e, ERR_FAULTY,
-				       "the only voter is another replica of "
-				       "this node");
-		}
+	 * its vote for itself are in front of all its entries in the journal.
+	 * Not so another replica of its node, which came back before it had the
+	 * configurations that made it a member. */
+	lone = is_lone(&newest, g->cfg.self);
+	stranger = !conf_view_has(&newest, g->cfg.self, g->cfg.life);
+	if (lone && !stranger) {
 		ev.start.term++;
 		ev.start.voted_for = g->cfg.self;
 		vote = true;
@@ -330,7 +326,12 @@ static int boot_start(struct group *g, const struct group_boot *boot,
 	/* A founder has been one since entry 1. */
 	g->was_member = !g->cfg.life ||
 			conf_view_has(&g->conf, g->cfg.self, g->cfg.life);
+	/* The core would let that one lead, by the id alone: for the step it has one
+	 * that no node has. */
+	if (lone && stranger)
+		g->raft.id = NET_NODE_MAX;
 	rv = core_step(g, &ev);
+	g->raft.id = g->cfg.self;
 	boot_log_release(&b);
 	entry_unref(e1);
 	if (rv)

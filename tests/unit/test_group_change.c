@@ -502,6 +502,40 @@ static void test_joiner(void **state)
 	rig_close(&r);
 }
 
+/* A joiner on the node of a founder that was once alone comes back when it has not
+ * got further than that: the only voter is another replica.  It waits as before. */
+static void test_joiner_behind_a_lone_founder(void **state)
+{
+	struct entry *es[4];
+	const uint64_t terms[4] = { 1, 2, 2, 2 };
+	int i;
+
+	(void)state;
+	rig_open_joiner(&r, LIFE);
+	es[0] = rig_conf("4v");
+	es[1] = rig_conf("2v 4v");
+	es[2] = rig_conf("2v");
+	es[3] = rig_conf("2v 4s.1234567890abcdef");
+	assert_int_equal(rig_append(&r, 2, 2, 0, 0, 1, 1, terms, es), 0);
+	rig_run_ms(&r, 5);
+	for (i = 0; i < 2; i++) {
+		rig_reopen(&r);
+		assert_int_equal(info().last_index, 1);
+		assert_int_equal(term(), 2);
+		rig_run_ms(&r, 5000);
+		assert_int_equal(r.role, GROUP_FOLLOWER);
+		assert_int_equal(term(), 2);
+	}
+	assert_int_equal(rig_append(&r, 2, 2, 1, 1, 4, 3, terms + 1, es + 1), 0);
+	rig_run_ms(&r, 5);
+	assert_int_equal(r.conf.index, 4);
+	assert_int_equal(rig_last(&r, GM_APPEND_RESULT, 2)->last, 4);
+	assert_false(info().removed);
+	for (i = 0; i < 4; i++)
+		entry_unref(es[i]);
+	rig_close(&r);
+}
+
 /* [VOTE] B17: a promoted voter that does not know it yet is asked for its vote, and
  * the group hangs on it.  While a leader is heard it refuses as all do. */
 static void test_standby_votes_when_asked(void **state)
@@ -812,6 +846,7 @@ static const struct CMUnitTest tests[] = {
 	T(test_late_ack_of_a_predecessor),
 	T(test_vote_of_a_predecessor),
 	T(test_joiner),
+	T(test_joiner_behind_a_lone_founder),
 	T(test_standby_votes_when_asked),
 	T(test_cut_back_to_the_change_before),
 	T(test_removed_is_told),
