@@ -364,7 +364,8 @@ void check_read(struct run *r, unsigned node, unsigned account_i)
 	struct device *d;
 	unsigned k = 0;
 
-	if (!wn->node || wn->stopping)
+	/* Leaders may change while accounts are still being made. */
+	if (!wn->node || wn->stopping || account_i >= r->made)
 		return;
 	call = route_get(&wn->route);
 	if (!call)

@@ -69,6 +69,7 @@ bool people_set_up(struct run *r)
 		if (!command(r, &cmd, r->ids[i], &res) ||
 		    (res.status && res.status != ST_EXISTS))
 			return false;
+		r->made = i + 1;
 		for (k = 0; k < r->p.devices[i]; k++) {
 			struct device *d = device_new(r, i, k + 1);
 

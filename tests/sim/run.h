@@ -153,6 +153,7 @@ struct run {
 	uint64_t ids[ACCOUNTS_MAX];
 	struct device *devices[ACCOUNTS_MAX][DEVICES_RUN_MAX];
 	unsigned n_devices;
+	unsigned made;          /* accounts of ids[] that are there */
 	bool quiet;             /* no new messages, no faults */
 	bool over;
 	uint64_t faults, restarts, elsewhere;
