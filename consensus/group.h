@@ -158,7 +158,6 @@ struct group_change {
 	bool to_one; /* DEMOTE, REMOVE: this may leave a single voter */
 	void (*cb)(struct group_change *c, int status);
 	void *arg;
-	uint64_t priv[4]; /* the group's */
 };
 /* 0: accepted, cb will come.  Else nothing was done, and e says why:
  *   ERR_NOT_LEADER

@@ -280,7 +280,6 @@ static void set_insert(struct machine *m, const struct cmd_send *s,
 
 		if (get_u64(row + U_SET + 8) < m->kept)
 			gone = get_u64(row + U_SET);
-
 		if (seq > get_u64(row + U_FLOOR))
 			put_u64(row + U_FLOOR, seq);
 		memmove(row + U_SET, row + U_SET + DEDUPE_SLOT,
@@ -365,10 +364,8 @@ static uint64_t lamport_limit(const struct machine *m, uint64_t clock)
 	return max_u64(limit, clock);
 }
 
-static bool mailbox_full(struct machine *m, uint64_t account)
+static bool mailbox_full(const uint8_t *row)
 {
-	const uint8_t *row = machine_account(m, account);
-
 	return get_u64(row + A_LAST_N) - get_u64(row + A_FLOOR) >=
 	       MAILBOX_RECORDS_MAX;
 }
@@ -414,21 +411,22 @@ static int apply_send(struct machine *m, const struct cmd_send *s,
 		*st = ST_CLOCK;
 		return 0;
 	}
-	if (get_u32(machine_account(m, s->to) + A_FLAGS) & ACCOUNT_ERASED) {
+	account = machine_account(m, s->to);
+	if (get_u32(account + A_FLAGS) & ACCOUNT_ERASED) {
 		*st = ST_UNKNOWN_RECIPIENT;
 		return 0;
 	}
-	if (s->part == 0 && s->cls && mailbox_full(m, s->to)) { /* 7 */
+	if (s->part == 0 && s->cls && mailbox_full(account)) { /* 7 */
 		int rv = machine_floor_by_trim(m, s->to, e);
 
 		if (rv)
 			return rv;
+		account = machine_account(m, s->to);
+		if (mailbox_full(account)) {
+			*st = ST_MAILBOX_FULL;
+			return 0;
+		}
 	}
-	if (s->part == 0 && s->cls && mailbox_full(m, s->to)) {
-		*st = ST_MAILBOX_FULL;
-		return 0;
-	}
-	account = machine_account(m, s->to);
 	if (s->cls) { /* a void takes its number and no place in the inbox */
 		n = get_u64(account + A_LAST_N) + 1;
 		put_u64(account + A_LAST_N, n);

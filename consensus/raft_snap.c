@@ -42,13 +42,12 @@ void group_offered(struct group *g, uint64_t peer, uint64_t index)
 bool group_wants_snapshot(const struct group *g, uint64_t index, uint64_t term)
 {
 	uint64_t have = g->commit < g->durable ? g->commit : g->durable;
-
 	const struct journal_shard *sh =
 		journal_shard(g->journal, g->cfg.shard);
 
 	/* An empty replica that has heard of no leader yet: its term would be below
 	 * that of its state, which looks like a lost vote. */
-	if (!sh || sh->term < term)
+	if (sh->term < term)
 		return false;
 	return !g->broken && !group_leads(g) && index > have &&
 	       index > g->applied && log_term(g, index) != term;

@@ -28,7 +28,7 @@ static void vote_as_stranger(struct group *g, uint64_t from,
 }
 
 int on_vote(struct group *g, uint64_t from, struct cursor *c,
-		   struct err *e)
+	    struct err *e)
 {
 	struct raft_message m = { .type = RAFT_REQUEST_VOTE };
 	struct raft_request_vote *v = &m.request_vote;
@@ -59,7 +59,7 @@ int on_vote(struct group *g, uint64_t from, struct cursor *c,
 }
 
 int on_vote_result(struct group *g, uint64_t from, struct cursor *c,
-			  struct err *e)
+		   struct err *e)
 {
 	struct raft_message m = { .type = RAFT_REQUEST_VOTE_RESULT };
 	struct raft_request_vote_result *r = &m.request_vote_result;
@@ -88,7 +88,7 @@ int on_vote_result(struct group *g, uint64_t from, struct cursor *c,
 }
 
 int on_timeout_now(struct group *g, uint64_t from, struct cursor *c,
-			  struct err *e)
+		   struct err *e)
 {
 	struct raft_message m = { .type = RAFT_TIMEOUT_NOW };
 
