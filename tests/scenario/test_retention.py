@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from lib.checked import BUILD, WAIT_S
-from lib.device import Refused, people
+from lib.device import Closed, Refused, people
 from lib.server import AdminError, Node, until
 
 SETTINGS = ["shards.count=1", "store.segment_size=64KiB", "checkpoint.age_s=1",
@@ -122,5 +122,6 @@ def test_an_erased_account(node):
         await a.close()
 
     run(story())
-    with pytest.raises(Exception):
+    with pytest.raises(Closed) as e:
         run(b.connect(node.address))
+    assert (e.value.code, e.value.reason) == (4403, "device-removed")
