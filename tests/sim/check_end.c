@@ -250,7 +250,7 @@ void check_end(struct check *c)
 	{
 		struct sent *s = slot->val;
 		int from = account_index(r, s->from);
-		bool copied = (s->cls == 1 || s->cls == 3) && r->p.devices[from] > 1;
+		bool copied = (s->cls == 1 || s->cls == 3) && r->listed[from] > 1;
 
 		if (s->fate == FATE_ACKED && !s->found) {
 			c->lost++;

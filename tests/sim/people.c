@@ -80,6 +80,7 @@ bool people_set_up(struct run *r)
 				return false;
 			d->device = res.device;
 			d->epoch = res.epoch;
+			r->listed[i] = res.device; /* they count from 1 */
 		}
 	}
 	for (i = 0; i < r->p.accounts && r->p.world.node.retain.enabled; i++) {

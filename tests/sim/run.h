@@ -154,6 +154,8 @@ struct run {
 	struct device *devices[ACCOUNTS_MAX][DEVICES_RUN_MAX];
 	unsigned n_devices;
 	unsigned made;          /* accounts of ids[] that are there */
+	/* Devices of each, with those that were added twice for want of an answer. */
+	unsigned listed[ACCOUNTS_MAX];
 	bool quiet;             /* no new messages, no faults */
 	bool over;
 	uint64_t faults, restarts, elsewhere;
