@@ -71,6 +71,7 @@ void chaos_heal(struct gw *w)
 void chaos_ends_well(struct gw *w, uint64_t calm_ms)
 {
 	uint64_t last = w->last;
+	unsigned tries;
 
 	if (!gw_run_until(w, gw_has_leader, HEAL_MS))
 		gw_fail(w, "no leader %d s after all is healed", HEAL_MS / 1000);
@@ -78,8 +79,11 @@ void chaos_ends_well(struct gw *w, uint64_t calm_ms)
 		gw_fail(w, "logs are not equal %d s after all is healed",
 			HEAL_MS / 1000);
 	gw_run_ms(w, calm_ms);
-	while (gw_submit(w, gw_leader(w), 1, 10))
+	for (tries = 0; gw_submit(w, gw_leader(w), 1, 10); tries++) {
+		if (tries == HEAL_MS / 10)
+			gw_fail(w, "no entry is taken after all is healed");
 		gw_run_ms(w, 10);
+	}
 	if (!gw_run_until(w, gw_settled, HEAL_MS) || w->last <= last)
 		gw_fail(w, "no progress after all is healed");
 }
