@@ -43,8 +43,19 @@ static struct link_net *of_net(const struct net *n)
 
 struct link_peer *link_peer_of(struct link_net *l, uint64_t id)
 {
-	return id > 0 && id < NET_NODE_MAX && l->peers[id].id ? &l->peers[id] :
-								NULL;
+	struct link_peer *p = id < NET_NODE_MAX ? &l->peers[id] : NULL;
+
+	return p && p->id && !p->dropped ? p : NULL;
+}
+
+void link_peer_gone(struct link_peer *p)
+{
+	struct link_queue queue = p->queue;
+
+	if (!p->dropped || p->conn || p->dial)
+		return;
+	link_queue_release(&queue);
+	memset(p, 0, sizeof *p);
 }
 
 static void net_release(struct link_net *l)
@@ -267,7 +278,8 @@ static void on_timer(uv_timer_t *h)
 	for (i = 1; i < NET_NODE_MAX; i++) {
 		struct link_peer *p = &l->peers[i];
 
-		if (p->id > l->self && !p->dial && now >= p->dial_at_ms)
+		if (p->id > l->self && !p->dropped && !p->dial &&
+		    now >= p->dial_at_ms)
 			dial(l, p);
 	}
 }
@@ -398,6 +410,24 @@ static int open_tls(struct link_net *l, const struct link_config *cfg,
 	return load_tls(l, &files, e);
 }
 
+/* Not yet `id`: the caller decides whether it may be there already. */
+static int parse_peer(const struct link_net *l, uint64_t id, const char *text,
+		      struct addr *a, struct err *e)
+{
+	int rv;
+
+	if (id == 0 || id >= NET_NODE_MAX)
+		return err_set(e, ERR_CONFIG, "node id %" PRIu64
+			       " is not 1 to %d", id, NET_NODE_MAX - 1);
+	rv = addr_parse(a, text, e);
+	if (rv)
+		return err_wrap(e, "address of node %" PRIu64, id);
+	if (!l->server && !addr_is_loopback(a))
+		return err_set(e, ERR_CONFIG, "a plain link to node %" PRIu64
+			       " at %s: only TLS may leave loopback", id, text);
+	return 0;
+}
+
 static int set_peers(struct link_net *l, const struct link_config *cfg,
 		     struct err *e)
 {
@@ -405,28 +435,70 @@ static int set_peers(struct link_net *l, const struct link_config *cfg,
 
 	for (i = 0; i < cfg->n_peers; i++) {
 		uint64_t id = cfg->peers[i].id;
-		struct link_peer *p;
-		int rv;
+		struct addr a;
+		int rv = parse_peer(l, id, cfg->peers[i].addr, &a, e);
 
-		if (id == 0 || id >= NET_NODE_MAX)
-			return err_set(e, ERR_CONFIG, "node id %" PRIu64
-				       " is not 1 to %d", id, NET_NODE_MAX - 1);
-		p = &l->peers[id];
-		rv = addr_parse(&p->addr, cfg->peers[i].addr, e);
 		if (rv)
-			return err_wrap(e, "address of node %" PRIu64, id);
-		if (!l->server && !addr_is_loopback(&p->addr))
-			return err_set(e, ERR_CONFIG, "a plain link to node %"
-				       PRIu64 " at %s: only TLS may leave "
-				       "loopback", id, cfg->peers[i].addr);
+			return rv;
 		if (id == l->self)
 			continue;
-		if (p->id)
+		if (l->peers[id].id)
 			return err_set(e, ERR_CONFIG, "node %" PRIu64
 				       " is given twice", id);
-		p->id = id;
+		l->peers[id].addr = a;
+		l->peers[id].id = id;
 	}
 	return 0;
+}
+
+int link_peer_set(struct net *n, uint64_t id, const char *addr, struct err *e)
+{
+	struct link_net *l = of_net(n);
+	struct link_peer *p;
+	struct addr a;
+	int rv = parse_peer(l, id, addr, &a, e);
+
+	if (rv)
+		return rv;
+	if (id == l->self)
+		return err_set(e, ERR_CONFIG, "node %" PRIu64 " is this node",
+			       id);
+	p = &l->peers[id];
+	if (p->id && !p->dropped && p->addr.port == a.port &&
+	    !strcmp(p->addr.host, a.host))
+		return 0;
+	log_event(LOG_INFO, "link_peer_set", "peer=%" PRIu64 " addr=%s", id,
+		  addr);
+	p->id = id;
+	p->dropped = false;
+	p->addr = a;
+	p->retry_ms = p->dial_at_ms = 0;
+	/* Whoever is on its way goes to where the peer was. */
+	if (p->dial && p->dial->state < UP) {
+		struct err moved;
+
+		err_set(&moved, ERR_CLOSED, "the peer has another address");
+		link_conn_break(p->dial, &moved);
+	}
+	return 0;
+}
+
+void link_peer_drop(struct net *n, uint64_t id)
+{
+	struct link_net *l = of_net(n);
+	struct link_peer *p = link_peer_of(l, id);
+	struct err why;
+
+	if (!p)
+		return;
+	log_event(LOG_INFO, "link_peer_dropped", "peer=%" PRIu64, id);
+	p->dropped = true;
+	err_set(&why, ERR_CLOSED, "it is no peer any more");
+	if (p->conn)
+		link_conn_break(p->conn, &why);
+	if (p->dial && p->dial != p->conn)
+		link_conn_break(p->dial, &why);
+	link_peer_gone(p);
 }
 
 /* A socket that is bound and listens.  By hand, so that an error is told before

@@ -72,6 +72,14 @@ int link_reload(struct net *n, const struct tls_files *files, struct err *e);
 /* Unix time at which this node's certificate expires; 0: plain links. */
 int64_t link_cert_expires(const struct net *n);
 
+/* Peers that come, move and go while links run.  A new address counts from the next
+ * dial on; a link that is up stays.  ERR_CONFIG: no node id, this node, no address, or
+ * a plain link off loopback. */
+int link_peer_set(struct net *n, uint64_t id, const char *addr, struct err *e);
+/* Its link ends (on_down() follows from the loop), it is dialled no more and refused
+ * as a stranger.  Nothing where there is no such peer. */
+void link_peer_drop(struct net *n, uint64_t id);
+
 uint16_t link_port(const struct net *n);
 /* ERR_NOT_FOUND: no such peer. */
 int link_stats(const struct net *n, uint64_t peer, struct link_stats *out);

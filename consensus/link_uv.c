@@ -64,7 +64,7 @@ void link_conn_close(struct link_conn *c)
 	AN(p || (!c->dialed && was != UP));
 	if (!c->dialed && was < UP)
 		l->n_accepting--;
-	if (c->dialed && !l->closing) {
+	if (c->dialed && !l->closing && !p->dropped) {
 		AN(p->dial == c);
 		/* One that lasted starts the waits anew. */
 		if (was == UP && uv_now(l->loop) - p->stats.up_since_ms > 1000)
@@ -83,6 +83,8 @@ void link_conn_close(struct link_conn *c)
 	uv_close((uv_handle_t *)&c->tcp, on_conn_closed);
 	if (was == UP && !l->closing && l->net.on_down)
 		l->net.on_down(l->net.arg, p->id);
+	if (p && p->dropped)
+		link_peer_gone(p);
 }
 
 /* Close and say why.  The same trouble of a peer is a warning once, then only
@@ -121,7 +123,7 @@ void link_conn_fail(struct link_conn *c, const struct err *e)
 }
 
 /* As link_conn_fail(), from inside a call of the owner. */
-static void conn_break(struct link_conn *c, const struct err *e)
+void link_conn_break(struct link_conn *c, const struct err *e)
 {
 	if (c->broken || c->state == CLOSED)
 		return;
@@ -208,7 +210,7 @@ static void conn_write_rest(struct link_conn *c)
 		struct err e;
 
 		err_set(&e, ERR_CLOSED, "write: %s", uv_strerror(rv));
-		conn_break(c, &e);
+		link_conn_break(c, &e);
 		return;
 	}
 	c->writing = true;
@@ -224,7 +226,7 @@ void link_conn_flush(struct link_conn *c)
 
 	while (!c->writing && !c->broken && c->state != CLOSED) {
 		if (c->state == UP && gather(c, &e)) {
-			conn_break(c, &e);
+			link_conn_break(c, &e);
 			return;
 		}
 		if (c->out.len == c->out_at)
@@ -234,7 +236,7 @@ void link_conn_flush(struct link_conn *c)
 		n = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
 		if (n < 0 && n != UV_EAGAIN) {
 			err_set(&e, ERR_CLOSED, "write: %s", uv_strerror(n));
-			conn_break(c, &e);
+			link_conn_break(c, &e);
 			return;
 		}
 		c->tx_ms = uv_now(c->net->loop);

@@ -37,6 +37,7 @@ struct link_conn {
 
 struct link_peer {
 	uint64_t id; /* 0: none */
+	bool dropped; /* goes when its connections are closed */
 	struct addr addr;
 	struct link_conn *conn; /* UP */
 	struct link_conn *dial; /* on its way there */
@@ -72,6 +73,9 @@ struct link_net {
 
 /* link.c: libuv let go of one thing; the last one ends the net. */
 void link_net_put(struct link_net *l);
+/* A connection of a dropped peer is closed: the last one ends the peer. */
+void link_peer_gone(struct link_peer *p);
+/* NULL: none, or dropped. */
 struct link_peer *link_peer_of(struct link_net *l, uint64_t id);
 /* node-N.CLUSTER.quipu */
 void link_node_name(const struct link_net *l, uint64_t id,
@@ -87,6 +91,8 @@ void link_conn_flush(struct link_conn *c);
 void link_conn_close(struct link_conn *c);
 /* Close and say why. */
 void link_conn_fail(struct link_conn *c, const struct err *e);
+/* As link_conn_fail(), from inside a call of the owner: soon, from the loop. */
+void link_conn_break(struct link_conn *c, const struct err *e);
 /* A lookup ended after the connection was closed. */
 void link_conn_put(struct link_conn *c);
 

@@ -229,7 +229,8 @@ static int open_links(struct quipud *q, struct err *e)
 	};
 	unsigned i;
 
-	if (c->n_peers < 2)
+	/* One row, its own: alone now, and others may join. */
+	if (c->n_peers == 0)
 		return 0;
 	conf_cluster_id(c, lc.cluster_id);
 	for (i = 0; i < c->n_peers; i++)
@@ -332,7 +333,7 @@ static void catch_signals(struct quipud *q)
  * failed checkpoint is the process's end.  Clients share what is left. */
 static void share_descriptors(struct conf *c)
 {
-	uint64_t shards = c->shards.count ? c->shards.count : c->n_peers ? 64 : 16;
+	uint64_t shards = c->shards.count ? c->shards.count : c->n_peers > 1 ? 64 : 16;
 	uint64_t own = shards * FDS_PER_SHARD + c->journal.max / c->journal.file_size +
 		       FDS_OTHER;
 	struct rlimit rl;

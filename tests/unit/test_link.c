@@ -709,6 +709,60 @@ static void silent_strangers_are_few(void **state)
 	node_close(&n);
 }
 
+/* A node that joins, moves, and leaves, while links run. */
+static void peers_come_and_go(void **state)
+{
+	struct setup s2 = n2_tls, s1 = { .cert = "n1", .peer = 3, .peer_port = 1 };
+	struct link_stats st;
+	struct err e = { 0, "" };
+	struct node a, b;
+	char at2[32];
+
+	(void)state;
+	s2.peer = 3;
+	node_open(&b, 2, &s2);
+	snprintf(at2, sizeof at2, "127.0.0.1:%u", link_port(b.net));
+	node_open(&a, 1, &s1);
+	assert_int_equal(link_peer_set(a.net, 1, at2, &e), ERR_CONFIG);
+	assert_int_equal(link_peer_set(a.net, 64, at2, &e), ERR_CONFIG);
+	assert_int_equal(link_peer_set(a.net, 2, "nowhere", &e), ERR_CONFIG);
+	assert_int_equal(link_stats(a.net, 2, &st), ERR_NOT_FOUND);
+	/* Only one of them knows of it. */
+	assert_int_equal(link_peer_set(a.net, 2, at2, &e), 0);
+	WAIT(&a, &b, strstr(log_text, "node 1 is not one of the peers of node 2"));
+	assert_int_equal(link_peer_set(b.net, 1, "127.0.0.1:1", &e), 0);
+	WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+	assert_int_equal(send_counter(&a, 2, 0, 8), 0);
+	WAIT(&a, &b, b.messages == 1);
+
+	/* The one that dialled lets go; nothing is told from inside the call. */
+	link_peer_drop(a.net, 2);
+	assert_int_equal(a.downs[2], 0);
+	assert_false(is_up(&a, 2));
+	assert_int_equal(send_counter(&a, 2, 0, 8), ERR_CLOSED);
+	assert_int_equal(link_stats(a.net, 2, &st), ERR_NOT_FOUND);
+	WAIT(&a, &b, a.downs[2] == 1 && b.downs[1] == 1);
+	link_peer_drop(a.net, 2);
+	link_peer_drop(a.net, 77);
+	assert_int_equal(link_peer_set(a.net, 2, at2, &e), 0);
+	WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+
+	/* Then the one that was dialled; a word of it back in the same turn. */
+	link_peer_drop(b.net, 1);
+	assert_int_equal(link_peer_set(b.net, 1, "127.0.0.1:1", &e), 0);
+	WAIT(&a, &b, a.ups[2] == 3 && b.ups[1] == 3 && is_up(&b, 1));
+
+	/* It moves: the next dial goes to the new address. */
+	node_close(&b);
+	WAIT(&a, NULL, a.downs[2] == 3);
+	s2.peer = 1;
+	node_open(&b, 2, &s2);
+	snprintf(at2, sizeof at2, "localhost:%u", link_port(b.net));
+	assert_int_equal(link_peer_set(a.net, 2, at2, &e), 0);
+	WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+	pair_close(&a, &b);
+}
+
 /* Closing in the middle of everything leaves nothing behind (ASan looks). */
 static void close_at_any_time(void **state)
 {
@@ -840,6 +894,7 @@ int main(void)
 		cmocka_unit_test_setup(bad_configurations_are_named, setup_one),
 		cmocka_unit_test_setup(strangers_are_turned_away, setup_one),
 		cmocka_unit_test_setup(silent_strangers_are_few, setup_one),
+		cmocka_unit_test_setup(peers_come_and_go, setup_one),
 		cmocka_unit_test_setup(close_at_any_time, setup_one),
 		cmocka_unit_test_setup(figures, setup_one),
 	};
