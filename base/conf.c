@@ -541,6 +541,9 @@ static int check_peers(const struct conf *c, struct err *e)
 		if (rv)
 			return err_wrap(e, "peers.listen");
 	}
+	if (c->node.join && c->n_peers < 2)
+		return err_set(e, ERR_CONFIG, "node.join needs [peers]: this "
+			       "node's own row and one of a node that is there");
 	if (c->n_peers == 0)
 		return 0;
 	if (!conf_peer_addr(c, c->node.id))

@@ -606,10 +606,14 @@ static int open_shards(struct node *n, struct err *e)
 int node_open(struct node **out, const struct node_config *cfg,
 	      const struct node_env *env, struct err *e)
 {
-	struct node *n = xcalloc(1, sizeof *n);
+	struct node *n;
 	uint32_t i;
 	int rv;
 
+	*out = NULL;
+	if (cfg->joined)
+		return err_set(e, ERR_CONFIG, "this version cannot join a cluster");
+	n = xcalloc(1, sizeof *n);
 	n->cfg = *cfg;
 	n->env = *env;
 	n->n_shards = cfg->shards ? cfg->shards : cfg->n_members > 1 ? 64 : 16;

@@ -31,6 +31,7 @@ struct node_config {
 	uint8_t cluster_id[16];
 	uint64_t members[GROUP_VOTERS_MAX]; /* all voters, self included */
 	unsigned n_members;
+	bool joined;           /* not a founder: it begins with no replica at all */
 	uint32_t shards;       /* 0: 16 for one member, 64 for more */
 	unsigned election_ms, heartbeat_ms;
 	struct journal_config journal;

@@ -33,6 +33,7 @@ struct quipud {
 	uv_timer_t timer;
 	uv_signal_t sigint, sigterm, sighup;
 	struct conf conf;
+	struct nodemeta meta; /* what the data folder says */
 	struct disk *disk;
 	struct net *net;
 	struct node *node;
@@ -194,9 +195,34 @@ static void on_hangup(uv_signal_t *s, int signum)
 
 /* ---- opening -------------------------------------------------------------------- */
 
+static unsigned shards_default(unsigned founders)
+{
+	return founders > 1 ? 64 : 16;
+}
+
+/* What the configuration would make of an empty folder. */
+static void wanted(const struct conf *c, struct nodemeta *m)
+{
+	unsigned i;
+
+	memset(m, 0, sizeof *m);
+	m->node_id = c->node.id;
+	m->joined = c->node.join;
+	m->shards = (uint32_t)c->shards.count;
+	conf_cluster_id(c, m->cluster_id);
+	if (m->joined)
+		return;
+	m->founders = 1ull << c->node.id;
+	for (i = 0; i < c->n_peers; i++)
+		m->founders |= 1ull << c->peer[i].id;
+	if (!m->shards)
+		m->shards = shards_default(c->n_peers);
+}
+
 static int open_disk(struct quipud *q, struct err *e)
 {
-	struct nodemeta want = { .node_id = q->conf.node.id };
+	struct nodemeta *m = &q->meta;
+	bool made;
 	int rv = disk_uv_open(&q->disk, &q->loop, q->conf.node.data, e);
 
 	if (rv)
@@ -204,10 +230,20 @@ static int open_disk(struct quipud *q, struct err *e)
 	rv = q->disk->ops->lock(q->disk, "lock", e);
 	if (rv)
 		return err_wrap(e, "data folder %s", q->conf.node.data);
-	conf_cluster_id(&q->conf, want.cluster_id);
-	rv = nodemeta_open(q->disk, &want, &rand_real, e);
+	wanted(&q->conf, m);
+	rv = nodemeta_open(q->disk, m, &rand_real, &made, e);
 	if (rv)
 		return err_wrap(e, "data folder %s", q->conf.node.data);
+	if (made)
+		log_event(LOG_INFO, "folder_made", "node=%" PRIu64 " joins=%s",
+			  m->node_id, m->joined ? "yes" : "no");
+	else if (q->conf.node.join && !m->joined)
+		log_event(LOG_WARN, "join_ignored", "node=%" PRIu64, m->node_id);
+	if (q->conf.shards.count)
+		m->shards = (uint32_t)q->conf.shards.count; /* checked by the log */
+	if (m->joined && !m->shards)
+		return err_set(e, ERR_CONFIG, "a node that joins must be told "
+			       "how many shards the cluster has: shards.count");
 	return 0;
 }
 
@@ -244,7 +280,8 @@ static int open_node(struct quipud *q, struct err *e)
 	const struct conf *c = &q->conf;
 	struct node_config nc = {
 		.id = c->node.id,
-		.shards = (uint32_t)c->shards.count,
+		.shards = q->meta.shards,
+		.joined = q->meta.joined,
 		.election_ms = (unsigned)c->raft.election_ms,
 		.heartbeat_ms = (unsigned)c->raft.heartbeat_ms,
 		.journal = { .node_id = c->node.id,
@@ -284,10 +321,9 @@ static int open_node(struct quipud *q, struct err *e)
 	conf_cluster_id(c, nc.cluster_id);
 	memcpy(nc.journal.cluster_id, nc.cluster_id, 16);
 	memcpy(nc.store.cluster_id, nc.cluster_id, 16);
-	nc.n_members = c->n_peers ? c->n_peers : 1;
-	nc.members[0] = c->node.id;
-	for (i = 0; i < c->n_peers; i++)
-		nc.members[i] = c->peer[i].id;
+	for (i = 1; i < NET_NODE_MAX && nc.n_members < GROUP_VOTERS_MAX; i++)
+		if (q->meta.founders >> i & 1)
+			nc.members[nc.n_members++] = i;
 	return node_open(&q->node, &nc, &env, e);
 }
 
@@ -333,7 +369,8 @@ static void catch_signals(struct quipud *q)
  * failed checkpoint is the process's end.  Clients share what is left. */
 static void share_descriptors(struct conf *c)
 {
-	uint64_t shards = c->shards.count ? c->shards.count : c->n_peers > 1 ? 64 : 16;
+	uint64_t shards = c->shards.count ? c->shards.count :
+					    shards_default(c->n_peers);
 	uint64_t own = shards * FDS_PER_SHARD + c->journal.max / c->journal.file_size +
 		       FDS_OTHER;
 	struct rlimit rl;
@@ -400,7 +437,7 @@ static int serve(struct quipud *q)
 static void usage(FILE *f)
 {
 	fputs("usage: quipud [--config FILE] [--data DIR] [--listen ADDR:PORT]\n"
-	      "              [--set SECTION.KEY=VALUE] [--check-config]\n"
+	      "              [--set SECTION.KEY=VALUE] [--join] [--check-config]\n"
 	      "\n"
 	      "Quipu's server: replicated log and gateway in one process.  Without a\n"
 	      "configuration it is a whole single-node system on 127.0.0.1:8080 with\n"
@@ -410,6 +447,7 @@ static void usage(FILE *f)
 	      "  --data DIR           data folder (node.data)\n"
 	      "  --listen ADDR:PORT   where clients connect (gateway.listen)\n"
 	      "  --set NAME=VALUE     any parameter below\n"
+	      "  --join               an empty data folder joins a cluster (node.join)\n"
 	      "  --check-config       say whether the configuration is good; exit 0 or 1\n"
 	      "  --print-config       print it with all defaults\n"
 	      "  --version, --help\n"
@@ -445,6 +483,7 @@ int main(int argc, char **argv)
 		{ "data", required_argument, NULL, 'd' },
 		{ "listen", required_argument, NULL, 'l' },
 		{ "set", required_argument, NULL, 's' },
+		{ "join", no_argument, NULL, 'j' },
 		{ "check-config", no_argument, NULL, 'k' },
 		{ "print-config", no_argument, NULL, 'p' },
 		{ "version", no_argument, NULL, 'V' },
@@ -485,6 +524,9 @@ int main(int argc, char **argv)
 			}
 			*eq = 0;
 			set[n++] = (struct setting){ optarg, eq + 1 };
+			break;
+		case 'j':
+			set[n++] = (struct setting){ "node.join", "yes" };
 			break;
 		case 'k':
 			check = true;

@@ -90,6 +90,7 @@ def used(folder):
     (["--listen", "127.0.0.1:99999"], 1, ["gateway.listen", "65535"]),
     (["--listen", "0.0.0.0:0"], 1, ["gateway.listen", "tls_cert"]),
     (["--config", "/nonexistent"], 1, ["/nonexistent", "No such file"]),
+    (["--join"], 1, ["node.join", "[peers]"]),
     (["--nonsense"], 2, ["nonsense", "--help"]),
     (["extra"], 2, ["extra"]),
 ])
@@ -217,10 +218,11 @@ def test_a_key_that_is_none(used):
 
 # ---- formats ---------------------------------------------------------------------------------
 
-def set_version(path, at=8, version=2):
+def newer_version(path, at=8):
     data = bytearray(path.read_bytes())
-    assert data[at:at + 4] == b"\1\0\0\0"
-    data[at:at + 4] = version.to_bytes(4, "little")
+    version = int.from_bytes(data[at:at + 4], "little")
+    assert version in (1, 2)
+    data[at:at + 4] = (version + 1).to_bytes(4, "little")
     path.write_bytes(data)
 
 
@@ -229,7 +231,7 @@ def set_version(path, at=8, version=2):
 def test_a_newer_format_is_left_alone(used, files):
     good = {f: (used.data / f).read_bytes() for f in files}
     for file in files:
-        set_version(used.data / file)
+        newer_version(used.data / file)
     before = digest(used.data)
     text = refused(used.args)
     assert "version" in text and "newer" in text
@@ -238,6 +240,19 @@ def test_a_newer_format_is_left_alone(used, files):
     for file, data in good.items():
         (used.data / file).write_bytes(data)
     used.check()
+
+
+def test_who_founded_is_what_the_folder_says(used):
+    """A row more in [peers] makes nobody wait for a majority of two, and nobody joins
+    with a folder that is there."""
+    host = own_address()
+    used.args += ["--set", f"peers.1={host}:27990", "--set", f"peers.2={host}:27991",
+                  "--join"]
+    used.check()
+    used.start()
+    assert used.admin("status")["shards"] == 16
+    assert "event=join_ignored" in used.process.log
+    used.stop()
 
 
 def test_one_bad_copy_of_node_meta_is_mended(used):

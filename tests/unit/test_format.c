@@ -101,14 +101,27 @@ static void cluster(uint8_t id[16])
 
 static void test_nodemeta(void **state)
 {
-	struct nodemeta m = { .node_id = 2 }, got;
+	struct nodemeta m, got;
 	uint8_t bytes[NODEMETA_SIZE];
 	struct err e;
 	unsigned i;
 
 	(void)state;
+	memset(&m, 0, sizeof m);
+	m.version = 1;
+	m.node_id = 2;
 	cluster(m.cluster_id);
 	memcpy(m.disk_id, "disk-0123456789", 16);
+	nodemeta_encode(&m, bytes);
+	golden("node.meta.v1", bytes, sizeof bytes);
+	assert_int_equal(nodemeta_decode(&got, bytes, sizeof bytes, &e), 0);
+	assert_memory_equal(&got, &m, sizeof m);
+	m.version = 2;
+	m.joined = true;
+	m.feature_level = 3;
+	m.history_epoch = 0x0102030405060708;
+	m.founders = 1 << 1 | 1 << 2 | 1 << 3;
+	m.shards = 64;
 	nodemeta_encode(&m, bytes);
 	golden("node.meta", bytes, sizeof bytes);
 	assert_int_equal(nodemeta_decode(&got, bytes, sizeof bytes, &e), 0);
@@ -136,26 +149,91 @@ static void test_nodemeta_open(void **state)
 	struct rand r;
 	struct err e;
 	uint8_t disk[16];
+	bool made;
 
 	(void)state;
 	world_init(&w);
 	rand_seeded(&r, 9);
 	cluster(m.cluster_id);
 	cluster(other.cluster_id);
-	assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
 	memcpy(disk, m.disk_id, 16);
 	/* One bad copy is written anew, from the other. */
 	assert_true(disk_sim_flip(w.ds, "node.meta", 30, 0));
 	memset(m.disk_id, 0, 16);
-	assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
 	assert_memory_equal(m.disk_id, disk, 16);
 	assert_true(disk_sim_flip(w.ds, "node.meta.2", 30, 0));
-	assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
-	assert_int_equal(nodemeta_open(w.disk, &other, &r, &e), ERR_CONFIG);
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
+	assert_int_equal(nodemeta_open(w.disk, &other, &r, &made, &e), ERR_CONFIG);
 	assert_non_null(strstr(e.msg, "node 2"));
 	assert_true(disk_sim_flip(w.ds, "node.meta", 30, 0));
 	assert_true(disk_sim_flip(w.ds, "node.meta.2", 31, 0));
-	assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), ERR_DAMAGED);
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), ERR_DAMAGED);
+	world_free(&w);
+}
+
+static void put_file(struct world *w, const char *path, const uint8_t *p)
+{
+	struct iovec iov = { (void *)(uintptr_t)p, NODEMETA_SIZE };
+	struct disk_file *f;
+	struct err e;
+
+	assert_int_equal(w->disk->ops->open(w->disk, path,
+					    DISK_WRITE | DISK_CREATE, &f, &e), 0);
+	assert_int_equal(w->disk->ops->pwritev(f, &iov, 1, 0, &e), 0);
+	w->disk->ops->close(f);
+}
+
+/* A folder of the program before stays readable to it until something is saved, also
+ * when one copy has to be mended; a save that ends in the middle counts. */
+static void test_nodemeta_versions(void **state)
+{
+	struct nodemeta m, want;
+	uint8_t old[NODEMETA_SIZE], now[NODEMETA_SIZE], *p;
+	struct world w;
+	struct rand r;
+	struct err e;
+	size_t n;
+	bool made;
+
+	(void)state;
+	world_init(&w);
+	rand_seeded(&r, 9);
+	memset(&m, 0, sizeof m);
+	m.version = 1;
+	m.node_id = 2;
+	cluster(m.cluster_id);
+	memcpy(m.disk_id, "disk-0123456789", 16);
+	nodemeta_encode(&m, old);
+	put_file(&w, "node.meta", old);
+	memset(&want, 0, sizeof want);
+	want.node_id = 2;
+	cluster(want.cluster_id);
+	want.founders = 14;
+	want.shards = 16;
+	m = want;
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
+	assert_false(made);
+	assert_int_equal(m.founders, 14);
+	assert_int_equal(m.shards, 16);
+	assert_memory_equal(m.disk_id, "disk-0123456789", 16);
+	p = file_bytes(&w, "node.meta.2", &n);
+	assert_memory_equal(p, old, n);
+	free(p);
+	m.feature_level = 2;
+	assert_int_equal(nodemeta_save(w.disk, &m, &e), 0);
+	nodemeta_encode(&m, now);
+	/* The power went between the copies. */
+	put_file(&w, "node.meta.2", old);
+	m = want;
+	m.founders = 6;
+	assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
+	assert_int_equal(m.founders, 14);
+	assert_int_equal(m.feature_level, 2);
+	p = file_bytes(&w, "node.meta.2", &n);
+	assert_memory_equal(p, now, n);
+	free(p);
 	world_free(&w);
 }
 
@@ -173,19 +251,19 @@ static void test_nodemeta_first_start(void **state)
 		struct world w;
 		struct rand r;
 		uint8_t disk[16];
-		bool whole;
+		bool whole, made;
 
 		world_init(&w);
 		rand_seeded(&r, 9);
 		disk_sim_crash_at(w.ds, n, no_more, NULL);
 		/* After the crash the frozen disk pretends. */
-		assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+		assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
 		whole = disk_sim_ops_done(w.ds) < n;
 		memcpy(disk, m.disk_id, 16);
 		disk_sim_crash_at(w.ds, 0, NULL, NULL);
 		disk_sim_crash(w.ds);
 		w.disk = disk_sim_start(w.ds);
-		assert_int_equal(nodemeta_open(w.disk, &m, &r, &e), 0);
+		assert_int_equal(nodemeta_open(w.disk, &m, &r, &made, &e), 0);
 		if (whole)
 			assert_memory_equal(m.disk_id, disk, 16);
 		world_free(&w);
@@ -339,6 +417,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nodemeta),
 		cmocka_unit_test(test_nodemeta_open),
+		cmocka_unit_test(test_nodemeta_versions),
 		cmocka_unit_test(test_nodemeta_first_start),
 		cmocka_unit_test(test_journal),
 		cmocka_unit_test(test_store),

@@ -27,6 +27,13 @@ int dump_nodemeta(struct dump *d, const char *path, struct err *e)
 		out_u(d, "node", m.node_id);
 		out_hex(d, "cluster", m.cluster_id, 16);
 		out_hex(d, "disk", m.disk_id, 16);
+		if (m.version >= 2) {
+			out_u(d, "joined", m.joined);
+			out_u(d, "level", m.feature_level);
+			out_u(d, "epoch", m.history_epoch);
+			out_u(d, "founders", m.founders);
+			out_u(d, "shards", m.shards);
+		}
 		out_end(d);
 	}
 	free(p);
