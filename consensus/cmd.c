@@ -6,6 +6,8 @@
  *     DEVICE_REMOVE   account u64, device varint
  *     CURSOR          account u64, device varint, cursor varint
  *     META_INIT       shards varint
+ *     NODE_SET        op, id, state, successor u8, version varint, disk id 16,
+ *                     address lv, rack lv
  *     RETAIN          op u8, then by op:
  *       TRIM          base, end, epoch varints
  *       DEAD          base, end, epoch, gen, block varints, bits lv
@@ -113,6 +115,31 @@ static void retain_encode(struct buf *out, const struct cmd *c)
 	}
 }
 
+static void node_encode(struct buf *out, const struct cmd_node *n)
+{
+	buf_u8(out, (uint8_t)n->op);
+	buf_u8(out, n->id);
+	buf_u8(out, (uint8_t)n->state);
+	buf_u8(out, n->successor);
+	buf_varint(out, n->expect);
+	buf_put(out, n->disk_id, 16);
+	buf_lv(out, n->address, n->address_len);
+	buf_lv(out, n->rack, n->rack_len);
+}
+
+struct cmd cmd_node_of(enum node_op op, const struct member *m)
+{
+	struct cmd c = { .type = CMD_NODE_SET };
+
+	c.node = (struct cmd_node){ .op = op, .expect = m->version, .id = m->id,
+				    .successor = m->successor,
+				    .state = m->state, .disk_id = m->disk_id,
+				    .address = m->address, .rack = m->rack,
+				    .address_len = (uint32_t)strlen(m->address),
+				    .rack_len = (uint32_t)strlen(m->rack) };
+	return c;
+}
+
 void retain_receipt_put(struct buf *out, const struct retain_receipt *r)
 {
 	buf_u64(out, r->from);
@@ -148,6 +175,9 @@ void cmd_encode(struct buf *out, const struct cmd *c)
 		break;
 	case CMD_SEND:
 		send_encode(out, &c->send);
+		break;
+	case CMD_NODE_SET:
+		node_encode(out, &c->node);
 		break;
 	case CMD_RETAIN:
 		retain_encode(out, c);
@@ -281,6 +311,27 @@ static void retain_decode(struct cmd *c, struct cursor *in)
 	r->raw_len = in->bad ? 0 : (uint32_t)(in->p - r->raw);
 }
 
+static void node_decode(struct cmd_node *n, struct cursor *in)
+{
+	size_t len;
+
+	n->op = (enum node_op)cursor_u8(in);
+	n->id = cursor_u8(in);
+	n->state = (enum place_state)cursor_u8(in);
+	n->successor = cursor_u8(in);
+	n->expect = bounded(in, U53_MAX);
+	n->disk_id = cursor_bytes(in, 16);
+	n->address = (const char *)cursor_lv(in, MEMBER_ADDRESS_MAX, &len);
+	n->address_len = (uint32_t)len;
+	in->bad |= !member_address_ok(n->address, len);
+	n->rack = (const char *)cursor_lv(in, PLACE_RACK_MAX, &len);
+	n->rack_len = (uint32_t)len;
+	in->bad |= !member_rack_ok(n->rack, len);
+	in->bad |= n->op < NODE_SET || n->op > NODE_REPLACE || !n->id ||
+		   n->id > MEMBER_ID_MAX || n->successor > MEMBER_ID_MAX ||
+		   (unsigned)n->state >= PLACE_STATES;
+}
+
 int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 {
 	struct cursor in = cursor_of(p, n);
@@ -310,6 +361,9 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 	case CMD_SEND:
 		rv = send_decode(&c->send, &in, e);
 		break;
+	case CMD_NODE_SET:
+		node_decode(&c->node, &in);
+		break;
 	case CMD_RETAIN:
 		retain_decode(c, &in);
 		break;
@@ -324,7 +378,7 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 			       "command type %d: wrong length or range",
 			       (int)c->type);
 	if (c->type != CMD_SEND && c->type != CMD_META_INIT &&
-	    c->type != CMD_RETAIN && !c->account)
+	    c->type != CMD_NODE_SET && c->type != CMD_RETAIN && !c->account)
 		return err_set(e, ERR_FORMAT, "account id 0");
 	return 0;
 }
@@ -353,8 +407,10 @@ int query_decode(struct query *q, const uint8_t *p, size_t n, struct err *e)
 	q->back = back;
 	q->limit = (uint32_t)bounded(&in, QUERY_LIMIT_MAX);
 	q->max_bytes = (uint32_t)bounded(&in, QUERY_BYTES_MAX);
-	if (!cursor_done(&in) || back > 1 || !q->account ||
-	    (q->type != QUERY_ACCOUNT && q->type != QUERY_PAGE))
+	if (!cursor_done(&in) || back > 1 ||
+	    !q->account != (q->type == QUERY_NODES) ||
+	    (q->type != QUERY_ACCOUNT && q->type != QUERY_PAGE &&
+	     q->type != QUERY_NODES))
 		return err_set(e, ERR_FORMAT, "malformed query");
 	return 0;
 }

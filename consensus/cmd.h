@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "consensus/member.h"
 #include "log/record.h"
 
 #include <stdbool.h>
@@ -45,6 +46,7 @@ enum cmd_type {
 	CMD_SEND = 4,
 	CMD_CURSOR = 5,        /* account, device, cursor: highest acked number */
 	CMD_META_INIT = 6,     /* shard 0: slot table and shard count */
+	CMD_NODE_SET = 16,     /* shard 0: a row of a node */
 	CMD_RETAIN = 20,       /* enum retain_op */
 };
 
@@ -101,6 +103,17 @@ struct cursor;
 void retain_receipt_put(struct buf *out, const struct retain_receipt *r);
 int retain_receipt_get(struct retain_receipt *r, struct cursor *c);
 
+/* A compare-and-set: two operators do not undo each other. */
+struct cmd_node {
+	enum node_op op;
+	uint64_t expect;       /* the row's version; 0: there is none */
+	uint8_t id, successor; /* 1..63; 0..63 */
+	enum place_state state;
+	const uint8_t *disk_id; /* 16 bytes */
+	const char *address, *rack; /* not terminated when decoded */
+	uint32_t address_len, rack_len;
+};
+
 struct cmd {
 	enum cmd_type type;
 	uint64_t account;
@@ -109,8 +122,11 @@ struct cmd {
 	uint32_t shards;       /* META_INIT */
 	struct cmd_send send;
 	struct cmd_retain retain;
+	struct cmd_node node;
 };
 
+/* The command that makes row `m` of one with m->version; both borrow from `m`. */
+struct cmd cmd_node_of(enum node_op op, const struct member *m);
 void cmd_encode(struct buf *out, const struct cmd *c);
 int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e);
 
@@ -137,7 +153,11 @@ struct result {
 void result_encode(struct buf *out, const struct result *r);
 int result_decode(struct result *r, const uint8_t *p, size_t n, struct err *e);
 
-enum query_type { QUERY_ACCOUNT = 1, QUERY_PAGE = 2 };
+enum query_type {
+	QUERY_ACCOUNT = 1,
+	QUERY_PAGE = 2,
+	QUERY_NODES = 3, /* shard 0: n_records of member_put(); n: the table's epoch */
+};
 struct query {
 	enum query_type type;
 	uint64_t account;

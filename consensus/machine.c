@@ -480,6 +480,9 @@ static int apply_one(struct machine *m, const uint8_t nonce[16],
 	case CMD_SEND:
 		rv = apply_send(m, &c.send, nonce, r, e, &st);
 		break;
+	case CMD_NODE_SET:
+		st = machine_apply_node(m, &c.node, r);
+		break;
 	case CMD_RETAIN:
 		st = machine_apply_retain(m, &c, nonce);
 		break;
@@ -612,6 +615,10 @@ int machine_query(struct machine *m, const struct query *q, struct result *r,
 	memset(r, 0, sizeof *r);
 	r->shard = m->shard;
 	buf_clear(records);
+	if (q->type == QUERY_NODES) {
+		machine_query_nodes(m, r, records);
+		return store_check(m->store, e);
+	}
 	query_account(m, q, r);
 	rv = store_check(m->store, e);
 	if (!rv && q->type == QUERY_ACCOUNT)

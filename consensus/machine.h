@@ -23,6 +23,8 @@ enum machine_table {
 			  zero u32, count x (seq << 1 | part u64, offset u64),
 			  ascending by the first */
 	T_META = 4,    /* "slots" -> epoch u32, shards u32, 16,384 x u16 */
+	T_NODE = 5,    /* shard 0: node id BE64 -> NODE_ROW; 0 -> epoch (version of
+			  the newest row), founders that were entered (bits) u64 */
 	T_RETAIN = 20, /* "policy" -> epoch, ttl ms (0: 30 days), receipts below
 			  this offset, trims u64 */
 	T_RECEIPT = 21, /* account BE64, device BE32, (seq << 1 | part) BE64 ->
@@ -39,6 +41,7 @@ struct machine {
 	unsigned n_recs;
 	uint64_t duplicates, refused;
 	bool devices_removed;   /* by a batch; the reader clears it */
+	bool nodes_changed;     /* the same of T_NODE */
 	uint64_t erased;        /* accounts, since the machine was made */
 	bool roll;              /* the batch seals the segment */
 	uint64_t kept;          /* T_RECEIPT has no rows of records from here on */
@@ -55,6 +58,12 @@ int machine_apply(struct machine *m, struct entry *e, unsigned *n,
  * `records` (cleared first), which the result borrows. */
 int machine_query(struct machine *m, const struct query *q, struct result *r,
 		  struct buf *records, struct err *e);
+
+/* The epoch of the nodes' table (0: there is none), and the founders it was entered
+ * with (bits by id).  Shard 0. */
+uint64_t machine_nodes(struct machine *m, uint64_t *founders);
+/* A node's row; false: none. */
+bool machine_node(struct machine *m, uint8_t id, struct member *out);
 
 /* ---- for the leader's look at what may go (retain.c) --------------------- */
 

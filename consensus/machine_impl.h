@@ -49,12 +49,37 @@ enum receipt_row {
 	RECEIPT_ROW = 48,
 };
 
+enum node_row {
+	N_VERSION = 0,   /* u64 */
+	N_SINCE = 8,     /* u64, ms: in this state since */
+	N_DISK = 16,     /* 16; zeros: not known yet */
+	N_FORMER = 32,   /* 16, the disk before it, which is never taken back */
+	N_STATE = 48,    /* u8, enum place_state */
+	N_SUCCESSOR = 49, /* u8 */
+	N_RACK = 56,     /* 32, zeros behind it */
+	N_ADDRESS = 88,  /* 304, zeros behind it */
+	NODE_ROW = 392,
+};
+_Static_assert(N_ADDRESS - N_RACK >= PLACE_RACK_MAX, "a rack fits");
+_Static_assert(NODE_ROW - N_ADDRESS >= MEMBER_ADDRESS_MAX, "an address fits");
+
+enum nodes_row {
+	NS_EPOCH = 0,    /* u64 */
+	NS_FOUNDERS = 8, /* u64, bits by id */
+	NODES_ROW = 16,
+};
+
 uint8_t *machine_account(struct machine *m, uint64_t account);
 uint8_t *machine_device_row(struct machine *m, uint64_t account,
 			    uint32_t device);
 bool machine_set_has(const uint8_t *row, uint64_t id, uint64_t *offset);
 /* Lamport of the last record, those of this batch included. */
 uint64_t machine_clock(const struct machine *m);
+
+/* machine_node.c */
+int machine_apply_node(struct machine *m, const struct cmd_node *c,
+		       struct result *r);
+void machine_query_nodes(struct machine *m, struct result *r, struct buf *out);
 
 /* machine_retain.c */
 int machine_apply_retain(struct machine *m, const struct cmd *c,

@@ -201,6 +201,9 @@ static void model_apply(struct model *m, const struct cmd *c, struct result *r)
 	case CMD_META_INIT:
 		r->status = ST_BAD_REQUEST; /* not shard 0 */
 		break;
+	case CMD_NODE_SET:
+		r->status = ST_BAD_REQUEST; /* the same */
+		break;
 	case CMD_RETAIN:
 		break; /* tests/unit/test_machine_retain.c */
 	}
@@ -424,11 +427,26 @@ static void add_send(struct script *s, uint64_t seq, uint8_t who, uint8_t how)
 	c->headers_len = how & 3;
 }
 
+/* Another shard has no business with nodes. */
+static void add_node(struct script *s, uint8_t arg)
+{
+	static const uint8_t disk[16];
+	struct cmd *c = next_cmd(s);
+
+	c->type = CMD_NODE_SET;
+	c->node = (struct cmd_node){ .op = NODE_SET, .id = 1 + arg % 63,
+				     .state = PLACE_ACTIVE, .disk_id = disk };
+}
+
 static void add_other(struct script *s, uint8_t what, uint8_t arg)
 {
 	uint64_t account = 1 + arg % ACCOUNTS;
 	struct cmd *c;
 
+	if (what >= 252) {
+		add_node(s, arg);
+		return;
+	}
 	if (what % 4 == 1 && s->model.account[account].next + BATCH_MAX + 2 >= NUMBERS)
 		return;
 	c = next_cmd(s);

@@ -364,9 +364,10 @@ void replicas_end(struct run *r)
 {
 	/* 28 and 29: what the store was told to rewrite and to trim. */
 	static const unsigned tables[] = { T_ACCOUNT, T_DEVICE,	 T_DEDUPE, T_META,
-					   T_RETAIN,  T_RECEIPT, 28,	   29 };
+					   T_NODE,    T_RETAIN,	 T_RECEIPT, 28,
+					   29 };
 	struct node_shard_info first, info;
-	uint64_t rows[8] = { 0 };
+	uint64_t rows[9] = { 0 };
 	unsigned node, t;
 	uint32_t i;
 
@@ -385,7 +386,7 @@ void replicas_end(struct run *r)
 				 info.clock != first.clock)
 				run_fail(r, "shard %u: nodes 1 and %u end with "
 					    "different roots", i, node);
-			for (t = 0; t < 8; t++) {
+			for (t = 0; t < 9; t++) {
 				struct rows w = { 0 };
 
 				if (row_walk(n->shards[i].store, tables[t],

@@ -49,6 +49,8 @@ static const char *cmd_name(enum cmd_type t)
 					     "send",   "cursor",
 					     "meta-init" };
 
+	if (t == CMD_NODE_SET)
+		return "node-set";
 	if (t == CMD_RETAIN)
 		return "retain";
 	return t < sizeof names / sizeof *names ? names[t] : "?";
@@ -78,6 +80,16 @@ static void dump_command(struct dump *d, const char *file, uint64_t at,
 		out_u(d, "body_len", c.send.body_len);
 		if (d->payload)
 			out_hex(d, "body", c.send.body, c.send.body_len);
+	} else if (c.type == CMD_NODE_SET) {
+		static const char *const ops[] = { "?", "set", "founder",
+						   "replace" };
+
+		out_s(d, "op", ops[c.node.op]);
+		out_u(d, "node", c.node.id);
+		out_s(d, "state", place_state_name(c.node.state));
+		out_u(d, "version", c.node.expect);
+		out_u(d, "successor", c.node.successor);
+		out_hex(d, "disk", c.node.disk_id, 16);
 	} else if (c.type == CMD_RETAIN) {
 		static const char *const ops[] = { "?", "trim", "dead", "want",
 						   "roll", "receipts", "policy",

@@ -38,6 +38,8 @@ static const char *table_name(unsigned t)
 		return "dedupe";
 	case T_META:
 		return "slots";
+	case T_NODE:
+		return "node";
 	case T_RETAIN:
 		return "retain";
 	case T_RECEIPT:
