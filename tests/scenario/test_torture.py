@@ -210,3 +210,6 @@ def test_a_minute_of_torture(tmp_path):
     assert made.returncode == 0, made.stdout[-6000:] + made.stderr[-2000:]
     report = json.loads((folder / "report.json").read_text())
     assert report["acked"] > 500 and report["faults"] >= 4, report
+    linear = report["linear"]
+    assert linear["operations"] > 200 and linear["keys"] >= 2, linear
+    assert not linear["bad"] and not linear["undecided"], linear

@@ -2,8 +2,8 @@
 
 usage: crew.py SPEC.json
 
-SPEC: {name, seed, rate, history, ca, gateways, phones: [{account, device, token}],
-talk: {account: [accounts it writes to]}}.  Reads commands on stdin, a line each:
+SPEC: {name, seed, rate, history, ca, gateways, phones: [{account, device, token,
+source}], talk: {account: [accounts it writes to]}}.  Reads commands on stdin, a line each:
 
     cut F       that share of the connections breaks
     quiet       no new message; what is open goes on

@@ -4,7 +4,7 @@ packet filter, in its own name space."""
 import shutil
 
 from faults import Fault, leader_of_most, some
-from ground import address
+from ground import OUTSIDE
 
 
 class NetFault(Fault):
@@ -125,7 +125,7 @@ class NoClients(NetFault):
     kind = "clients cannot reach"
 
     def rules(self, node):
-        return [f"ip saddr {address(254)} drop"], [f"ip daddr {address(254)} drop"]
+        return [f"ip saddr {OUTSIDE} drop"], [f"ip daddr {OUTSIDE} drop"]
 
 
 class SlowLink(Fault):

@@ -28,15 +28,27 @@ def address(n):
     return f"{NET}.{n}"
 
 
+HARNESS = address(254)
+CLIENTS = [address(n) for n in range(100, 250)]     # nodes are below
+OUTSIDE = f"{address(100)}-{HARNESS}"
+
+
+def client(i):
+    """The address of the i-th client: servers count connects by address, and people do
+    not share one."""
+    return CLIENTS[i % len(CLIENTS)]
+
+
 def bridge():
-    """The harness and its clients are at NET.254."""
+    """The harness is at HARNESS, its clients at CLIENTS."""
     # Names of net name spaces are mounts; these must not be those of the machine.
     Path("/run/netns").mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "none", "/run/netns")
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "br0", "type", "bridge")
     run("ip", "link", "set", "br0", "up")
-    run("ip", "addr", "add", f"{address(254)}/24", "dev", "br0")
+    for where in (HARNESS, *CLIENTS):
+        run("ip", "addr", "add", f"{where}/24", "dev", "br0")
 
 
 class Site:

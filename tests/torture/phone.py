@@ -50,6 +50,7 @@ class Phone:
         self.number = spec["device"]
         self.name = f"{spec['account']}/{self.number}"
         self.token = spec["token"]
+        self.source = spec["source"]
         self.crew = crew
         self.dice = crew.dice
         self.seq = 0
@@ -168,7 +169,7 @@ class Phone:
         self.socket = await asyncio.wait_for(websockets.connect(
             f"wss://{gateway}/v1/stream", subprotocols=[wire.CBOR], max_size=None,
             ping_interval=None, compression=None, close_timeout=1,
-            ssl=self.crew.ssl), CONNECT_S)
+            ssl=self.crew.ssl, local_addr=(self.source, 0)), CONNECT_S)
         hello = {"id": 1, "token": self.token, "agent": "torture", "window": 128}
         if self.cursor is not None:
             hello |= {"cursor": self.cursor, "epoch": self.epoch}

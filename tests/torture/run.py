@@ -16,6 +16,7 @@ held; 1 they did not; 2 usage; 77 the machine lacks what it needs.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -40,6 +41,7 @@ import faults_rot  # noqa: E402
 import figures  # noqa: E402
 import ground  # noqa: E402
 import history  # noqa: E402
+import linear  # noqa: E402
 from lib import certs  # noqa: E402
 from node import GATEWAY, PEER, AdminError, Node, Silent  # noqa: E402
 from schedule import Schedule  # noqa: E402
@@ -53,12 +55,12 @@ HOUR_MS = 3600 * 1000
 class Crew:
     """A process of clients."""
 
-    def __init__(self, run, spec):
+    def __init__(self, run, spec, program="crew.py"):
         path = run.folder / f"{spec['name']}.json"
         path.write_text(json.dumps(spec))
         self.errors = open(run.folder / f"{spec['name']}.log", "w")
         self.process = subprocess.Popen(
-            [sys.executable, "-B", str(HERE / "crew.py"), str(path)], text=True,
+            [sys.executable, "-B", str(HERE / program), str(path)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
             start_new_session=True)
         self.said = {}
@@ -195,16 +197,21 @@ class Run:
         node = self.nodes[0]
         # Tokens that are good on a node whose clock is an hour back, too.
         node.control["clock_ms"] = -2 * HOUR_MS
-        accounts = {}
+        accounts, sources = {}, itertools.count()
+
+        def phone(account):
+            number = node.ask("device-add", timeout=20, account=account)["device"]
+            token = node.ask("token", timeout=20, account=account, device=number,
+                             ttl=24 * 3600)["token"]
+            return {"account": account, "device": number, "token": token,
+                    "source": ground.client(next(sources))}
+
         for _ in range(self.args.accounts):
             account = node.ask("account-add", timeout=20)["id"]
-            phones = []
-            for _ in range(self.dice.choice((1, 1, 2, 2, 3))):
-                number = node.ask("device-add", timeout=20, account=account)["device"]
-                token = node.ask("token", timeout=20, account=account, device=number,
-                                 ttl=24 * 3600)["token"]
-                phones.append({"account": account, "device": number, "token": token})
-            accounts[account] = phones
+            accounts[account] = [phone(account)
+                                 for _ in range(self.dice.choice((1, 1, 2, 2, 3)))]
+        postmen = [phone(node.ask("account-add", timeout=20)["id"])
+                   for _ in range(self.args.clerks)]
         node.control["clock_ms"] = 0
         names = list(accounts)
         talk = {a: self.dice.sample([b for b in names if b != a], 4) for a in names}
@@ -217,6 +224,13 @@ class Run:
                 "ca": str(self.ground / "ca.crt"),
                 "gateways": [n.gateway for n in self.nodes],
                 "phones": phones, "talk": {a: talk[a] for a in names[i::self.args.crews]}}))
+        self.crews.append(Crew(self, {
+            "name": "clerks", "seed": self.seed, "pace": 6,
+            "history": str(self.folder / "clerks.history"),
+            "ca": str(self.ground / "ca.crt"),
+            "gateways": [n.gateway for n in self.nodes],
+            "admins": [str(n.data / "admin.sock") for n in self.nodes],
+            "sources": [p["source"] for p in postmen], "postmen": postmen}, "clerk.py"))
         if not self.until(lambda: all(c.said.get("live") == c.said.get("phones", -1)
                                       for c in self.crews), 60):
             raise RuntimeError("the clients do not connect")
@@ -320,14 +334,21 @@ class Run:
 
     def judge(self):
         check, windows = checker.Checker(read=True), figures.Windows()
+        calls = linear.Calls()
         for e in history.read(self.folder):
             check.take(e)
             windows.take(e)
+            calls.take(e)
         check.close()
         self.replicas(check.acks)
-        return check, windows
+        verdicts = list(calls.judge())
+        found = linear.summary(verdicts)
+        # Shortest first: one is enough to begin with.
+        for text in found["bad"]:
+            self.fault_of_product("not linearizable", text)
+        return check, windows, found
 
-    def report(self, check, windows, skipped):
+    def report(self, check, windows, calls, skipped):
         rows = self.schedule.record.faults
         kinds = collections.Counter(f["kind"] for f in rows)
         found = windows.all()
@@ -343,7 +364,7 @@ class Run:
             "ack_s": figures.spread(windows.latencies),
             "whole_s": figures.repair_times(rows),
             "starts": sum(n.starts for n in self.nodes),
-            "problems": dict(self.problems),
+            "problems": dict(self.problems), "linear": calls,
             "skipped": skipped,
             "violations": {name: check.counts[name] for name in checker.LISTS},
             "others": [f"{name}: {text}" for name, text in self.violations],
@@ -368,6 +389,10 @@ def show(report, folder):
     u, a = report["unavailable"], report["ack_s"]
     print(f"unavailable: {u['n']} windows, p50 {u['p50']} p99 {u['p99']} max {u['max']} s"
           f"\nsend to ack: p50 {a['p50']} p99 {a['p99']} max {a['max']} s")
+    c = report["linear"]
+    print(f"linearizable: {c['keys'] - c['undecided'] - len(c['bad'])} of {c['keys']} keys, "
+          f"{c['operations']} operations"
+          + (f", {c['undecided']} undecided" if c["undecided"] else ""))
     for name, texts in report["examples"].items():
         for text in texts[:5]:
             print(f"  {name}: {text}")
@@ -392,6 +417,7 @@ def options():
     p.add_argument("--shards", type=int, default=8)
     p.add_argument("--accounts", type=int, default=24)
     p.add_argument("--crews", type=int, default=2)
+    p.add_argument("--clerks", type=int, default=6)
     p.add_argument("--disk", type=int, default=768)
     p.add_argument("--only")
     p.add_argument("--prove", action="store_true")
@@ -437,8 +463,8 @@ def main():
         run.people()
         run.torture(kinds)
         run.settle()
-        check, windows = run.judge()
-        good = show(run.report(check, windows, skipped), run.folder)
+        check, windows, calls = run.judge()
+        good = show(run.report(check, windows, calls, skipped), run.folder)
         if args.prove:
             lost = check.counts["lost"]
             print("torture: without syncs it saw "
