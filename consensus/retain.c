@@ -14,10 +14,12 @@
 #define TICK_MS 100
 #define RETRY_MS 1000
 #define BACKOFF_MAX 64         /* periods between two looks at one segment */
+#define ROLL_SHARE 4           /* of the records' time: the age of an open segment */
 
 struct retain_memo {
 	uint64_t base, next_ms;
 	uint32_t backoff;      /* periods */
+	bool dead;             /* all of it, when it was judged last */
 };
 
 struct retain_look {
@@ -163,6 +165,7 @@ static void look_later(struct retain_look *l, uint64_t now_ms)
 	if (wait < l->node->retain.cfg.period_ms)
 		wait = l->node->retain.cfg.period_ms;
 	m->next_ms = now_ms + wait;
+	m->dead = l->over && !l->alive;
 	rs->content += l->content;
 	rs->live += l->live;
 	rs->held += l->held;
@@ -267,6 +270,22 @@ static void look_decide(struct retain_look *l, uint64_t now_ms)
 	propose(l, RETAIN_WANT);
 }
 
+/* A trim leaves a record of itself, which by itself is no reason for the next one. */
+static void own_record(struct shard *s)
+{
+	struct retain_shard *rs = &s->retain;
+	uint32_t count = store_segments(s->store);
+	struct store_segment seg;
+
+	if (!count)
+		return;
+	store_segment_info(s->store, count - 1, &seg);
+	if (rs->own_base != seg.base)
+		rs->own = 0;
+	rs->own_base = seg.base;
+	rs->own++;
+}
+
 static void look_answered(struct retain_look *l, uint64_t now_ms)
 {
 	struct node *n = l->node;
@@ -282,6 +301,7 @@ static void look_answered(struct retain_look *l, uint64_t now_ms)
 	case RETAIN_TRIM:
 		n->retain.trims++;
 		metric_add(M_RETAIN_TRIMS, 1);
+		own_record(l->shard);
 		log_event(LOG_INFO, "retain_trim",
 			  "shard=%u base=%" PRIu64 " end=%" PRIu64, l->shard->id,
 			  l->seg.base, l->seg.end);
@@ -498,6 +518,18 @@ static void look_begin(struct node *n, struct shard *s, uint32_t i)
 	look_later(l, clock_ms(n->env.clock));
 }
 
+/* What a segment keeps past its time is what its newest record waits for: where records
+ * live for less than days, it is sealed after a quarter of that. */
+static uint64_t roll_ms(struct node *n, struct shard *s)
+{
+	const struct retain_config *cfg = &n->retain.cfg;
+	uint64_t ms = machine_ttl_ms(&s->machine) / ROLL_SHARE;
+
+	if (ms < cfg->period_ms)
+		ms = cfg->period_ms;
+	return ms < cfg->roll_ms ? ms : cfg->roll_ms;
+}
+
 /* An open segment that is old, or that may hold what was erased, is sealed, or nothing
  * in it could ever go. */
 static bool roll(struct node *n, struct shard *s, uint64_t now_ms)
@@ -513,11 +545,12 @@ static bool roll(struct node *n, struct shard *s, uint64_t now_ms)
 	store_segment_info(s->store, count - 1, &seg);
 	if (seg.sealed || seg.end == seg.base)
 		return false;
-	if (rs->open_base != seg.base || !rs->open_ms) {
+	if (rs->open_base != seg.base || !rs->open_ms ||
+	    (rs->own_base == seg.base && rs->own == seg.end - seg.base)) {
 		rs->open_base = seg.base;
 		rs->open_ms = now_ms;
 	}
-	if (now_ms - rs->open_ms < n->retain.cfg.roll_ms && !erased)
+	if (now_ms - rs->open_ms < roll_ms(n, s) && !erased)
 		return false;
 	if (erased) /* it may be anywhere */
 		memos_forget(rs);
@@ -525,6 +558,18 @@ static bool roll(struct node *n, struct shard *s, uint64_t now_ms)
 	l->erasures = s->machine.erased;
 	propose(l, RETAIN_ROLL);
 	return true;
+}
+
+/* Until it is rewritten there is nothing new to be seen, nor before its time.  One that was
+ * dead behind others, and is the first now, goes as it is: no backoff holds back all that
+ * lies behind it. */
+static bool look_due(struct retain_shard *rs, const struct store_segment *seg, bool first,
+		     uint64_t now_ms)
+{
+	const struct retain_memo *m = memo_of(rs, seg->base);
+
+	return (first && m->dead) ||
+	       (seg->wanted <= seg->generation && m->next_ms <= now_ms);
 }
 
 /* The first segment of the shard whose time it is.  false: none for now. */
@@ -546,9 +591,7 @@ static bool shard_look(struct node *n, struct shard *s, uint64_t now_ms)
 		store_segment_info(s->store, i, &seg);
 		if (!seg.sealed || !seg.durable)
 			break;
-		/* Until it is rewritten there is nothing new to be seen. */
-		if (seg.wanted > seg.generation ||
-		    memo_of(rs, seg.base)->next_ms > now_ms)
+		if (!look_due(rs, &seg, i == 0, now_ms))
 			continue;
 		if (i == 0)
 			rs->content = rs->live = rs->held = 0;

@@ -37,6 +37,7 @@ struct retain_shard {
 	uint32_t n_memos;
 	uint64_t next_ms;          /* not before */
 	uint64_t open_base, open_ms; /* the open segment, since when */
+	uint64_t own_base, own;    /* a segment, and how many trims it tells of */
 	uint64_t erased;           /* machine.erased when it was looked at last */
 	uint64_t term;             /* of the leader that knows this */
 	/* Of the last look, for operators: bytes of content. */

@@ -694,7 +694,7 @@ void shard_reopen(struct shard *s)
 	s->store = NULL;
 	s->role = GROUP_FOLLOWER;
 	s->leader = 0;
-	s->bytes_since_ckpt = s->ckpt_retry_ms = 0;
+	s->bytes_since_ckpt = s->ckpt_retry_ms = s->doomed_wait_ms = 0;
 	s->retain.freed = 0;
 	if (open_replica(s, &e)) {
 		node_fatal(s->node, &e);

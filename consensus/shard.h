@@ -92,6 +92,7 @@ struct shard {
 	uint64_t durable_index, durable_term;
 	uint64_t bytes_since_ckpt, ckpt_ms;
 	uint64_t ckpt_retry_ms; /* the last one found a full disk: not before */
+	uint64_t doomed_wait_ms; /* before one only for files that it is to remove */
 	uint64_t stop_index;   /* applied when the node began to stop */
 	struct journal_req mark;
 	bool marking;

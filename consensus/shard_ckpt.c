@@ -7,6 +7,7 @@
 
 #define CKPT_RETRY_MS 1000 /* after one that found a full disk */
 #define CKPT_DOOMED_MS 2000 /* one that frees space, after the one before */
+#define CKPT_STUCK_MS 600000 /* at most, where the disk does not let files go */
 
 bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 {
@@ -18,7 +19,8 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 	if (s->ckpt_retry_ms && now_ms < s->ckpt_retry_ms)
 		return false;
 	/* Files wait for it to be removed. */
-	if (store_doomed(s->store) && now_ms - s->ckpt_ms >= CKPT_DOOMED_MS)
+	if (store_doomed(s->store) &&
+	    now_ms - s->ckpt_ms >= CKPT_DOOMED_MS + s->doomed_wait_ms)
 		return true;
 	if (store_meta(s->store)->applied_index <= s->durable_index)
 		return false;
@@ -61,10 +63,19 @@ void shard_mark(struct shard *s)
 	s->marking = !journal_submit(j, &s->mark);
 }
 
-/* What it removed. */
+/* What it removed.  What the disk does not let go is tried again, less and less often;
+ * checkpoints that come for another reason try it as well. */
 static void freed(struct shard *s)
 {
 	struct store_stats st;
+	uint32_t stuck = store_stuck(s->store);
+	uint64_t was = s->doomed_wait_ms;
+
+	s->doomed_wait_ms = stuck ? 2 * was + CKPT_DOOMED_MS : 0;
+	if (s->doomed_wait_ms > CKPT_STUCK_MS)
+		s->doomed_wait_ms = CKPT_STUCK_MS;
+	if (stuck && !was)
+		log_event(LOG_WARN, "doomed_stuck", "shard=%u files=%u", s->id, stuck);
 
 	store_stats(s->store, &st);
 	metric_add(M_RETAIN_FREED, st.freed_bytes - s->retain.freed);

@@ -111,6 +111,8 @@ bool store_rewrite_commit(struct store *s, struct rewrite *r);
 void store_rewrite_refuse(struct store *s, const struct rewrite *r);
 /* Files that the next checkpoint removes; none while held. */
 uint32_t store_doomed(const struct store *s);
+/* Of them, those that the last checkpoint could not remove. */
+uint32_t store_stuck(const struct store *s);
 /* Somebody ships files of the last checkpoint: none goes until all have let go. */
 void store_hold(struct store *s, bool on);
 

@@ -85,7 +85,7 @@ struct checkpoint {
 	unsigned n_sync, n_old_trees;
 	bool new_files;
 	struct doomed *gone;   /* to be removed after the commit, then removed */
-	uint32_t n_gone;
+	uint32_t n_gone, n_stuck;
 	uint64_t gen, index, term;
 	int status;
 	struct err err;
@@ -123,6 +123,7 @@ struct store {
 	uint64_t next_number;  /* of the next segment, when there is none */
 	struct doomed *doomed;
 	uint32_t n_doomed, cap_doomed;
+	uint32_t n_stuck;      /* of the last checkpoint */
 	unsigned hold;         /* who ships files */
 	struct disk_file **closing; /* when the checkpoint is through */
 	unsigned n_closing;

@@ -123,6 +123,11 @@ uint32_t store_doomed(const struct store *s)
 	return s->hold ? 0 : s->n_doomed;
 }
 
+uint32_t store_stuck(const struct store *s)
+{
+	return s->n_stuck;
+}
+
 void store_hold(struct store *s, bool on)
 {
 	AN(on || s->hold);

@@ -426,6 +426,7 @@ static void ckpt_unlink(struct store *s, struct checkpoint *c)
 		if (!rv)
 			c->gone[n++] = c->gone[i];
 	}
+	c->n_stuck = c->n_gone - n;
 	c->n_gone = n;
 	snprintf(path, sizeof path, "%s/seg", s->dir);
 	if (n)
@@ -504,6 +505,8 @@ static void ckpt_done(struct disk_work *w)
 	/* Files were synced before the transaction could fail. */
 	if (c->status)
 		s->new_files |= c->new_files;
+	if (!c->status)
+		s->n_stuck = c->n_stuck;
 	for (i = 0; i < c->n_gone && !c->status; i++)
 		doomed_gone(s, c->gone[i].base, c->gone[i].gen);
 	s->pinned_bytes = 0;

@@ -441,6 +441,35 @@ static void test_all_is_trimmed(void **state)
 	w.trim = end;
 }
 
+/* A file that the disk does not let go costs nothing, and goes later. */
+static void test_a_file_that_stays(void **state)
+{
+	uint32_t doomed;
+	unsigned n = 0;
+
+	(void)state;
+	while (w.index < TRIM_AT)
+		apply();
+	doomed = store_doomed(w.store);
+	/* Up to the first removal; what fails before it fails the checkpoint. */
+	w.frozen = true;
+	do {
+		assert_int_equal(store_doomed(w.store), doomed);
+		disk_sim_fail_at(w.ds, ++n, ERR_IO);
+		checkpoint();
+		disk_sim_fail_at(w.ds, 0, 0);
+	} while (w.status);
+	w.frozen = false;
+	assert_int_equal(store_stuck(w.store), 1);
+	assert_int_equal(store_doomed(w.store), 1);
+	checkpoint();
+	assert_int_equal(store_stuck(w.store), 0);
+	assert_int_equal(store_doomed(w.store), 0);
+	go_on();
+	check_reads();
+	check_files();
+}
+
 static void on_frozen(void *arg)
 {
 	(void)arg;
@@ -491,6 +520,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_is_trimmed_is_told,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_all_is_trimmed, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_a_file_that_stays, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(
 			test_the_power_goes_at_every_operation, setup, teardown),
