@@ -49,6 +49,7 @@ class Sender:
         self.acked = []
         self.dups = 0
         self.retries = 0
+        self.whys = []          # what each retry was for
         self.stopped = False
 
     async def connected(self):
@@ -81,6 +82,7 @@ class Sender:
                     self.acked.append((answer["lamport"], send["body"]))
                 elif isinstance(answer, TROUBLE):
                     left.append(send)
+                    self.whys.append(answer)
                 else:
                     raise answer
             self.retries += len(left)
