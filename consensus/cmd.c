@@ -5,7 +5,8 @@
  *     DEVICE_ADD      account u64
  *     DEVICE_REMOVE   account u64, device varint
  *     CURSOR          account u64, device varint, cursor varint
- *     META_INIT       shards varint
+ *     META_INIT       shards varint, [level varint, from level 2 on]
+ *     FEATURE         level varint
  *     NODE_SET        op, id, state, successor u8, version varint, disk id 16,
  *                     address lv, rack lv
  *     RETAIN          op u8, then by op:
@@ -172,6 +173,11 @@ void cmd_encode(struct buf *out, const struct cmd *c)
 		break;
 	case CMD_META_INIT:
 		buf_varint(out, c->shards);
+		if (c->level > 1) /* else as older programs know it */
+			buf_varint(out, c->level);
+		break;
+	case CMD_FEATURE:
+		buf_varint(out, c->level);
 		break;
 	case CMD_SEND:
 		send_encode(out, &c->send);
@@ -357,6 +363,14 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 		c->shards = (uint32_t)bounded(&in, SHARDS_MAX);
 		if (!c->shards)
 			in.bad = true;
+		if (cursor_left(&in)) {
+			c->level = (uint32_t)bounded(&in, FEATURE_LEVEL_MAX);
+			in.bad |= c->level < 2;
+		}
+		break;
+	case CMD_FEATURE:
+		c->level = (uint32_t)bounded(&in, FEATURE_LEVEL_MAX);
+		in.bad |= c->level < 2;
 		break;
 	case CMD_SEND:
 		rv = send_decode(&c->send, &in, e);
@@ -378,7 +392,8 @@ int cmd_decode(struct cmd *c, const uint8_t *p, size_t n, struct err *e)
 			       "command type %d: wrong length or range",
 			       (int)c->type);
 	if (c->type != CMD_SEND && c->type != CMD_META_INIT &&
-	    c->type != CMD_NODE_SET && c->type != CMD_RETAIN && !c->account)
+	    c->type != CMD_FEATURE && c->type != CMD_NODE_SET &&
+	    c->type != CMD_RETAIN && !c->account)
 		return err_set(e, ERR_FORMAT, "account id 0");
 	return 0;
 }

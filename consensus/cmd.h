@@ -27,6 +27,7 @@
 #define LAMPORT_MAX ((1ull << 53) - 1) /* the client protocol's largest number */
 #define TTL_MAX_S (30u * 86400)
 #define SHARDS_MAX 256             /* per cluster */
+#define FEATURE_LEVEL_MAX 65535u   /* that can be written; feature.h has the real one */
 #define DISK_FULL_RETRY_MS 2000    /* what clients are told with ST_DISK_FULL */
 #define RESULT_RECORDS_MAX (1u << 20) /* bytes of encoded records in a result */
 
@@ -45,7 +46,8 @@ enum cmd_type {
 	CMD_DEVICE_REMOVE = 3, /* account, device: raises its epoch for good */
 	CMD_SEND = 4,
 	CMD_CURSOR = 5,        /* account, device, cursor: highest acked number */
-	CMD_META_INIT = 6,     /* shard 0: slot table and shard count */
+	CMD_META_INIT = 6,     /* shard 0: slot table and shard count, level */
+	CMD_FEATURE = 7,       /* shard 0: level; it never falls (feature.h) */
 	CMD_NODE_SET = 16,     /* shard 0: a row of a node */
 	CMD_RETAIN = 20,       /* enum retain_op */
 };
@@ -120,6 +122,7 @@ struct cmd {
 	uint32_t device;
 	uint64_t cursor;
 	uint32_t shards;       /* META_INIT */
+	uint32_t level;        /* FEATURE; META_INIT: 0 as before there were any */
 	struct cmd_send send;
 	struct cmd_retain retain;
 	struct cmd_node node;

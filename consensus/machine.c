@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/cursor.h"
 #include "base/hash.h"
+#include "consensus/feature.h"
 
 /* Keys are big endian, so that rows of one account are neighbours in order. */
 static unsigned device_key(uint8_t key[12], uint64_t account, uint32_t device)
@@ -156,6 +157,32 @@ static int apply_cursor(struct machine *m, const struct cmd *c)
 	return ST_OK;
 }
 
+static void feature_put(struct machine *m, uint32_t level)
+{
+	uint32_t len;
+	uint8_t *row = row_get(m->store, T_META, "feature", 7, &len);
+
+	if (!row)
+		row = row_put(m->store, T_META, "feature", 7, 8);
+	put_u32(row, level);
+	row_dirty(m->store, row);
+	m->feature_raised = true;
+}
+
+static int apply_feature(struct machine *m, const struct cmd *c)
+{
+	uint32_t len;
+	const uint8_t *row;
+
+	if (m->shard != 0)
+		return ST_BAD_REQUEST;
+	row = row_get(m->store, T_META, "feature", 7, &len);
+	if (row && get_u32(row) >= c->level)
+		return ST_EXISTS;
+	feature_put(m, c->level);
+	return ST_OK;
+}
+
 static int apply_meta_init(struct machine *m, const struct cmd *c)
 {
 	uint32_t len, i;
@@ -170,6 +197,8 @@ static int apply_meta_init(struct machine *m, const struct cmd *c)
 	put_u32(row + 4, c->shards);
 	for (i = 0; i < 16384; i++)
 		put_u16(row + 8 + 2 * i, (uint16_t)(i % c->shards));
+	if (c->level)
+		feature_put(m, c->level);
 	return ST_OK;
 }
 
@@ -454,11 +483,20 @@ static int apply_one(struct machine *m, const uint8_t nonce[16],
 		     struct err *e)
 {
 	struct cmd c;
+	uint32_t level;
 	int rv, st = ST_BAD_REQUEST;
 
 	rv = cmd_decode(&c, p, len, e);
 	if (rv) /* never skipped: replicas of other versions would differ */
 		return rv;
+	level = feature_of_cmd(c.type);
+	if (c.level > level)
+		level = c.level;
+	if (level > (m->feature_max ? m->feature_max : FEATURE_MAX))
+		return err_set(e, ERR_VERSION,
+			       "command type %d is of feature level %u, which "
+			       "this program does not know",
+			       (int)c.type, level);
 	memset(r, 0, sizeof *r);
 	r->shard = m->shard;
 	switch (c.type) {
@@ -482,6 +520,9 @@ static int apply_one(struct machine *m, const uint8_t nonce[16],
 		break;
 	case CMD_NODE_SET:
 		st = machine_apply_node(m, &c.node, r);
+		break;
+	case CMD_FEATURE:
+		st = apply_feature(m, &c);
 		break;
 	case CMD_RETAIN:
 		st = machine_apply_retain(m, &c, nonce);

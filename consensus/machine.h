@@ -22,7 +22,9 @@ enum machine_table {
 	T_DEDUPE = 3,  /* account BE64, device BE32 -> floor u64, count u32,
 			  zero u32, count x (seq << 1 | part u64, offset u64),
 			  ascending by the first */
-	T_META = 4,    /* "slots" -> epoch u32, shards u32, 16,384 x u16 */
+	T_META = 4,    /* shard 0: "slots" -> epoch u32, shards u32, 16,384 x u16
+			  "feature" -> level u32, zero u32; none: 1
+			  "history" -> epoch u32, zero u32; none: 1 */
 	T_NODE = 5,    /* shard 0: node id BE64 -> NODE_ROW; 0 -> epoch (version of
 			  the newest row), founders that were entered (bits) u64 */
 	T_RETAIN = 20, /* "policy" -> epoch, ttl ms (0: 30 days), receipts below
@@ -44,6 +46,10 @@ struct machine {
 	bool nodes_changed;     /* the same of T_NODE */
 	uint64_t erased;        /* accounts, since the machine was made */
 	bool roll;              /* the batch seals the segment */
+	/* Highest level of this program (feature.h); 0: all that it knows.  It stops
+	 * at commands of a later one. */
+	uint32_t feature_max;
+	bool feature_raised;    /* by a batch; the reader clears it */
 	uint64_t kept;          /* T_RECEIPT has no rows of records from here on */
 };
 

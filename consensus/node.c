@@ -105,7 +105,12 @@ void node_propose(struct node *n, uint32_t shard, const struct cmd *cmd,
 {
 	struct shard *s = call_shard(n, shard, c);
 
-	if (s)
+	if (!s)
+		return;
+	/* Not yet: an older program would stop at it. */
+	if (feature_of_cmd(cmd->type) > n->feature.level)
+		node_call_finish(n, c, ERR_BUSY);
+	else
 		rpc_propose(n, s, cmd, c);
 }
 
@@ -274,6 +279,8 @@ void node_slots_load(struct node *n)
 
 	if (slots_load(n, &e))
 		node_fatal(n, &e);
+	else
+		feature_load(n);
 }
 
 static void meta_init_done(struct node_call *c, int status,
@@ -287,13 +294,16 @@ static void meta_init_done(struct node_call *c, int status,
 }
 
 /* The leader of shard 0 writes the slot table of a new cluster. */
-static void meta_init(struct node *n)
+static void meta_init(struct node *n, uint64_t now_ms)
 {
 	struct shard *s = &n->shards[0];
 	struct cmd cmd = { .type = CMD_META_INIT, .shards = n->n_shards };
 
 	if (n->slots_epoch || n->init_asked || s->role != GROUP_LEADER ||
 	    s->fly_n || s->forming.n)
+		return;
+	cmd.level = feature_of_birth(n, now_ms);
+	if (!cmd.level)
 		return;
 	n->init_asked = true;
 	n->init = (struct node_call){ .cb = meta_init_done, .arg = n };
@@ -528,7 +538,8 @@ void node_tick(struct node *n)
 	if (now_ms >= n->tick_ms) {
 		n->tick_ms = now_ms + (n->going ? TICK_MS : 5 * TICK_MS);
 		if (!n->shards[0].faulty)
-			meta_init(n);
+			meta_init(n, now_ms);
+		feature_tick(n);
 		leaders_spread(n, now_ms);
 		if (n->stopping && n->cfg.n_members > 1)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
@@ -595,6 +606,8 @@ static int open_shards(struct node *n, struct err *e)
 		/* Before a shard too many is made. */
 		if (!rv && i == 0 && !n->shards[0].faulty)
 			rv = slots_load(n, e);
+		if (!rv && i == 0 && !n->shards[0].faulty)
+			feature_load(n);
 		if (rv) {
 			n->n_shards = i + 1;
 			return rv;
@@ -641,7 +654,9 @@ int node_open(struct node **out, const struct node_config *cfg,
 		env->net->on_message = rpc_on_message;
 		env->net->arg = n;
 	}
-	rv = journal_open(&n->journal, env->disk, env->clock, &cfg->journal,
+	rv = feature_open(n, e);
+	if (!rv)
+		rv = journal_open(&n->journal, env->disk, env->clock, &cfg->journal,
 			  journal_failed, n, e);
 	if (rv)
 		n->n_shards = 0;
@@ -668,6 +683,7 @@ void node_close(struct node *n)
 
 	n->dead = true;
 	retain_close(n);
+	feature_release(n);
 	/* First: after a simulated crash it still holds requests of shards. */
 	if (n->journal)
 		journal_close(n->journal);
@@ -747,6 +763,24 @@ void node_info(struct node *n, struct node_info *out)
 	out->disk_free = n->disk_free;
 	out->disk_total = n->disk_total;
 	journal_stats(n->journal, &out->journal);
+}
+
+uint32_t node_epoch(const struct node *n)
+{
+	return n->feature.epoch;
+}
+
+void node_feature_info(struct node *n, struct node_feature_info *out)
+{
+	const struct feature_node *f = &n->feature;
+
+	memset(out, 0, sizeof *out);
+	out->level = f->level;
+	out->max = f->max;
+	out->possible = feature_possible(n, &out->lacking);
+	out->epoch = f->epoch;
+	out->automatic = n->cfg.feature_auto;
+	memcpy(out->peer_max, f->peer_max, sizeof out->peer_max);
 }
 
 int node_transfer(struct node *n, uint32_t shard, uint64_t to)

@@ -18,6 +18,7 @@
 #include "log/disk.h"
 #include "log/journal.h"
 #include "log/kv.h"
+#include "log/nodemeta.h"
 #include "log/store.h"
 
 #define NODE_CALLS_MAX 65536  /* calls in flight through one node; then busy */
@@ -41,6 +42,12 @@ struct node_config {
 	struct level_config level;
 	uint64_t snapshot_rate; /* bytes a second, 0: the default */
 	struct retain_config retain;
+	/* The folder's own, as nodemeta_open() found or made it: the node keeps the
+	 * level and the epoch in it.  node_id 0: there is none. */
+	struct nodemeta meta;
+	bool feature_auto;     /* this node, when it leads, raises the level */
+	uint32_t feature_max;  /* below FEATURE_MAX: behave like a program that knows
+				  no more (tests, emergencies); 0: FEATURE_MAX */
 };
 
 struct node_env {
@@ -180,5 +187,18 @@ struct node_retain_info {
 void node_retain_info(struct node *n, uint32_t shard,
 		      struct node_retain_info *out);
 int node_transfer(struct node *n, uint32_t shard, uint64_t to);
+struct node_feature_info {
+	uint32_t level;        /* in force, as this node knows it (feature.h) */
+	uint32_t max;          /* of this node's program */
+	uint32_t possible;     /* of all members: what `raise` can reach */
+	uint32_t epoch;        /* of the history: what clients are told */
+	bool automatic;
+	uint64_t lacking;      /* bits of members that hold `possible` down: not up, or
+				  older than this node */
+	uint32_t peer_max[NET_NODE_MAX]; /* 0: not heard */
+};
+void node_feature_info(struct node *n, struct node_feature_info *out);
+/* Of the history, as clients are told; 1 unless it was restored from a backup. */
+uint32_t node_epoch(const struct node *n);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef QUIPU_CONSENSUS_NODE_IMPL_H
 #define QUIPU_CONSENSUS_NODE_IMPL_H
 
+#include "consensus/feature.h"
 #include "consensus/install.h"
 #include "consensus/shard.h"
 
@@ -42,6 +43,7 @@ struct node {
 
 	struct snap_node snap;
 	struct retain_node retain;
+	struct feature_node feature;
 
 	struct buf scratch, page;
 	uint8_t nonces[4096]; /* drawn in one go: a syscall per 256 */

@@ -607,7 +607,8 @@ static void look_next(struct node *n, uint64_t now_ms)
 	struct retain_node *rn = &n->retain;
 	uint32_t k;
 
-	if (!rn->cfg.enabled || n->stopping || n->level >= LEVEL_READONLY)
+	if (!rn->cfg.enabled || n->feature.level < feature_of_cmd(CMD_RETAIN) ||
+	    n->stopping || n->level >= LEVEL_READONLY)
 		return;
 	for (k = 0; k < n->n_shards; k++) {
 		struct shard *s = &n->shards[rn->next_shard % n->n_shards];

@@ -13,6 +13,7 @@
  *   END      id u64, why i32
  *   LEAVING  nothing: the sender stops
  *   LEVEL    u8: how full the sender's disk is (level.h)
+ *   ABOUT    what its program knows, and what is in force (feature.h)
  *
  * Ids are the asker's.  A broken link ends everything that crossed it: calls
  * with an unknown outcome, subscriptions with ERR_UNAVAILABLE. */
@@ -641,6 +642,9 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 		if (!c.bad)
 			node_disk_heard(n, peer, type);
 		break;
+	case MSG_ABOUT:
+		feature_on_about(n, peer, &c);
+		break;
 	default:
 		if (snap_on_message(n, peer, type, &c))
 			break;
@@ -686,6 +690,7 @@ void rpc_on_up(void *arg, uint64_t peer)
 	n->leaving[peer] = false;
 	if (n->going)
 		rpc_leaving(n, peer);
+	feature_peer_up(n, peer); /* first, before anything of its level */
 	node_disk_peer_up(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
@@ -727,6 +732,7 @@ void rpc_on_down(void *arg, uint64_t peer)
 	log_event(LOG_INFO, "peer_down", "peer=%" PRIu64, peer);
 	n->up_since_ms[peer] = 0;
 	n->links[peer]++;
+	feature_peer_down(n, peer);
 	node_disk_judge(n);
 	for (i = 0; i < n->remotes.used; i++) {
 		struct remote *m = &n->remotes.slots[i];

@@ -281,6 +281,10 @@ static void on_apply(void *arg, struct entry *e)
 		return;
 	if (s->id == 0 && !n->slots_epoch)
 		node_slots_load(n);
+	if (s->machine.feature_raised) {
+		s->machine.feature_raised = false;
+		feature_load(n);
+	}
 	if (s->n_followers)
 		followers_touch(s);
 	if (s->machine.devices_removed) {
@@ -652,7 +656,8 @@ static int open_replica(struct shard *s, struct err *e)
 		s->machine = (struct machine){ .store = s->store,
 					       .shard = id,
 					       .recs = n->recs,
-					       .results = n->results };
+					       .results = n->results,
+					       .feature_max = n->feature.max };
 		s->durable_index = store_meta(s->store)->applied_index;
 		s->durable_term = store_meta(s->store)->applied_term;
 		s->ckpt_ms = clock_ms(n->env.clock);

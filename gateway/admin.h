@@ -29,6 +29,9 @@
  *   account-erase    account            -        for good: devices removed, inbox
  *                                                destroyed
  *   account-hold     account, on        -        nothing of it goes while on
+ *   feature          -                  level, max, possible, auto, epoch,
+ *                                       nodes [{id, max, lacking}]; max 0: not heard
+ *   feature-raise    level              level    in force now; it never falls
  *   retention        -                  enabled, shards [{shard, leader, oldest,
  *                                       records, segments, bytes, content, live,
  *                                       held, doomed, waiting, freed, ttl_s}]
@@ -47,7 +50,7 @@
  *   token            account, device    token, expires_s   [ttl: seconds,
  *                                       epoch: device epoch; asked when absent]
  *
- * Errors: bad-request, exists, held, not-enabled, not-found, too-many-devices, unavailable
+ * Errors: bad-request, exists, held, feature-level, not-enabled, not-found, too-many-devices, unavailable
  * (detail says whether the outcome is unknown), no-leader, busy, refused,
  * internal. */
 #ifndef QUIPU_GATEWAY_ADMIN_H

@@ -32,6 +32,10 @@ void admin_reload(struct admin_req *r);
 void admin_certs(struct admin_req *r);
 void admin_histograms(struct admin_req *r);
 
+/* admin_feature.c */
+void admin_feature(struct admin_req *r);
+void admin_feature_raise(struct admin_req *r);
+
 /* admin_retain.c */
 void admin_retention(struct admin_req *r);
 void admin_retention_ttl(struct admin_req *r);

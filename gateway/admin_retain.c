@@ -1,5 +1,6 @@
 /* Verbs about retention: what stays, what goes, and for how long. */
 #include "base/assert.h"
+#include "consensus/feature.h"
 #include "gateway/admin_impl.h"
 
 #include <inttypes.h>
@@ -7,17 +8,23 @@
 
 #define TTL_MAX_ADMIN_S 2592000
 
-/* An older version stops at these commands, so they wait for the same switch. */
+/* What nobody would carry out is not promised; older programs stop at it. */
 static bool enabled(struct admin_req *r)
 {
 	struct node_retain_info ri;
+	struct node_feature_info fi;
 
 	node_retain_info(r->g->node, 0, &ri);
+	node_feature_info(r->g->node, &fi);
 	if (!ri.enabled)
 		admin_fail(r, "not-enabled",
-			   "retain.enabled is off: set it when all nodes run a "
-			   "version that knows retention");
-	return ri.enabled;
+			   "retain.enabled is off: set it on all nodes first");
+	else if (fi.level < feature_of_cmd(CMD_RETAIN))
+		admin_fail(r, "feature-level",
+			   "the cluster is at feature level %u, retention is of "
+			   "level %u: quipuctl feature status",
+			   fi.level, feature_of_cmd(CMD_RETAIN));
+	return ri.enabled && fi.level >= feature_of_cmd(CMD_RETAIN);
 }
 
 static void put(json_t *o, const char *name, uint64_t n)

@@ -623,6 +623,8 @@ static const struct {
 	{ "reload", admin_reload },
 	{ "certs", admin_certs },
 	{ "histograms", admin_histograms },
+	{ "feature", admin_feature },
+	{ "feature-raise", admin_feature_raise },
 	{ "retention", admin_retention },
 	{ "retention-ttl", admin_retention_ttl },
 	{ "account-erase", admin_account_erase },

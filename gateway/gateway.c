@@ -60,7 +60,7 @@ static void env_init(struct gateway *g)
 	env->hello_ms = (uint32_t)c->gateway.hello_ms;
 	env->heartbeat_s = (uint32_t)c->gateway.heartbeat_s;
 	env->window_max = (uint32_t)c->gateway.window_max;
-	env->history_epoch = 1;
+	env->history_epoch = node_epoch(g->node);
 }
 
 int gateway_open(struct gateway **out, void *loop, struct node *node,
@@ -139,6 +139,8 @@ void gateway_socket_gone(struct gateway *g)
 void gateway_flush(struct gateway *g)
 {
 	g->in_flush = true;
+	/* Before anybody is told of it: a node may learn it from its peers. */
+	g->env.history_epoch = node_epoch(g->node);
 	http_turn(g);
 	conn_flush_all(g);
 	g->in_flush = false;

@@ -68,10 +68,11 @@ static void notify(const char *state)
 
 /* A failed write or sync, or a log that this version cannot apply: what memory
  * holds may not be what the disk holds, so there is nothing to save.  A configuration
- * that the log contradicts, found only now (a node that begins empty): likewise. */
+ * that the log contradicts, or a cluster that needs a newer program, found only now
+ * (a node that begins empty, or was away): likewise. */
 static void on_fatal(void *arg, const struct err *e)
 {
-	bool config = e->code == ERR_CONFIG;
+	bool config = e->code == ERR_CONFIG || e->code == ERR_VERSION;
 
 	(void)arg;
 	fprintf(stderr, "quipud: %s%s\n", config ? "" : "fatal: ", e->msg);
@@ -306,6 +307,9 @@ static int open_node(struct quipud *q, struct err *e)
 			    .rate = c->retain.rate,
 			    .roll_ms = c->retain.roll_s * 1000,
 			    .live = (uint32_t)c->retain.live },
+		.meta = q->meta,
+		.feature_auto = c->feature.auto_raise,
+		.feature_max = (uint32_t)c->feature.max,
 	};
 	struct node_env env = {
 		.disk = q->disk,

@@ -199,6 +199,7 @@ static void model_apply(struct model *m, const struct cmd *c, struct result *r)
 		r->status = model_send(m, &c->send, r);
 		break;
 	case CMD_META_INIT:
+	case CMD_FEATURE:
 		r->status = ST_BAD_REQUEST; /* not shard 0 */
 		break;
 	case CMD_NODE_SET:

@@ -223,6 +223,18 @@ static void message(struct script *s, struct cursor *c)
 	if (len > cursor_left(c))
 		len = (uint8_t)cursor_left(c);
 	p = cursor_bytes(c, len);
+	if (type == 255) {
+		/* A higher level ends a node, as it should. */
+		buf_u8(&m, MSG_ABOUT);
+		buf_put(&m, p, len);
+		if (len >= 12 && get_u32(m.data + 9) > FEATURE_MAX)
+			put_u32(m.data + 9, FEATURE_MAX);
+		if (from != to)
+			rpc_on_message(s->world.nodes[to].node, from, m.data,
+				       m.len);
+		buf_release(&m);
+		return;
+	}
 	buf_u8(&m, (uint8_t)(MSG_FIRST + type % (MSG_LAST - MSG_FIRST + 2)));
 	if (!(how & 16))
 		buf_u64(&m, how & 4 ? s->ids[to] : how >> 5);

@@ -38,6 +38,7 @@ void world_config_small(struct world_config *cfg)
 	n->batch_bytes = 128 << 10;
 	n->batch_records = 1024;
 	n->batch_inflight = 2;
+	n->feature_auto = true;
 }
 
 void world_fail(struct world *w, const char *fmt, ...)
@@ -232,6 +233,8 @@ bool world_start(struct world *w, unsigned node)
 	struct node_config cfg = w->cfg.node;
 	struct node_env env = { 0 };
 	struct err e = { 0 };
+	unsigned i;
+	bool made;
 	int rv;
 
 	AN(!wn->node);
@@ -253,7 +256,15 @@ bool world_start(struct world *w, unsigned node)
 	env.fatal_arg = wn;
 	w->starts++;
 	sim_trace(&w->sim, "start %u", node);
-	rv = node_open(&wn->node, &cfg, &env, &e);
+	cfg.feature_max = wn->feature_max;
+	cfg.meta.node_id = node;
+	memcpy(cfg.meta.cluster_id, cfg.cluster_id, 16);
+	for (i = 0; i < cfg.n_members; i++)
+		cfg.meta.founders |= 1ull << cfg.members[i];
+	cfg.meta.shards = cfg.shards;
+	rv = nodemeta_open(wn->disk, &cfg.meta, &wn->rand, &made, &e);
+	if (!rv)
+		rv = node_open(&wn->node, &cfg, &env, &e);
 	if (rv || wn->frozen || wn->ended) {
 		if (!wn->frozen && !wn->expect_end)
 			world_fail(w, "node %u does not start: %s", node, e.msg);
@@ -272,7 +283,7 @@ bool world_start(struct world *w, unsigned node)
 		.hello_ms = 5000,
 		.heartbeat_s = w->cfg.heartbeat_s,
 		.window_max = w->cfg.window_max,
-		.history_epoch = 1,
+		.history_epoch = node_epoch(wn->node),
 	};
 	node_arm(wn);
 	return true;

@@ -61,6 +61,7 @@ struct world_node {
 	bool full;             /* its disk is, so starts may fail too */
 	bool rotten;           /* so was it for good */
 	bool stopping, stopped;
+	unsigned feature_max;  /* of its program from the next start on; 0: the newest */
 };
 
 enum world_crash { WORLD_POWER, WORLD_KILL };

@@ -60,6 +60,8 @@ static void on_restart(void *arg)
 	if (j.run->over || world_up(&j.run->world, j.node))
 		return;
 	j.run->restarts++;
+	if (dice(j.run, 2))
+		j.run->world.nodes[j.node].feature_max = 0; /* upgraded */
 	world_start(&j.run->world, j.node);
 	/* The power may go again while it reads its files. */
 	if (!j.run->quiet && world_up(&j.run->world, j.node) &&
@@ -420,5 +422,10 @@ void chaos_heal(struct run *r)
 		disk_sim_crash_at(wn->medium, 0, NULL, NULL);
 		/* An error that was given already may still end its node. */
 		disk_sim_fail_at(wn->medium, 0, 0);
+		if (!wn->feature_max)
+			continue;
+		wn->feature_max = 0; /* the last upgrades */
+		if (wn->node)
+			world_crash(&r->world, i, WORLD_KILL);
 	}
 }

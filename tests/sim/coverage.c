@@ -18,6 +18,7 @@ static const char *const names[COVER_END] = {
 	[COVER_FAULTY] = "turns with a damaged replica",
 	[COVER_INSTALLING] = "turns with an install",
 	[COVER_INSTALLED] = "snapshots installed",
+	[COVER_UPGRADED] = "feature levels raised",
 	[COVER_ELSEWHERE] = "devices connected elsewhere",
 	[COVER_DUP_ACK] = "repeated acks",
 	[COVER_PAGE] = "pages",

@@ -35,6 +35,7 @@ static void draw_node(struct node_config *n, struct rand *r, bool cluster)
 	n->batch_bytes = (uint32_t)PICK(r, 8 << 10, 128 << 10);
 	n->batch_records = (uint32_t)PICK(r, 2, 16, 1024);
 	n->batch_inflight = (uint32_t)PICK(r, 1, 2, 8);
+	n->feature_auto = true;
 	/* Without levels a full disk ends a node; with them it mostly does not. */
 	n->level = (struct level_config){
 		.warn = 85,
@@ -138,6 +139,9 @@ void params_draw(struct params *p, uint64_t seed)
 		p->devices[p->accounts++] = 0;
 		p->erase_us = rand_below(&r, p->chaos_us);
 	}
+	/* Some nodes begin as older programs and are newer after a restart. */
+	if (!rand_below(&r, 4))
+		p->old_nodes = (unsigned)rand_below(&r, 1u << p->world.nodes) << 1;
 }
 
 #define PRINT(f, indent, fmt, ...) fprintf(f, "%s" fmt "\n", indent, __VA_ARGS__)
@@ -180,6 +184,9 @@ void params_print(const struct params *p, const char *indent, FILE *f)
 	      (uint64_t)n->checkpoint_age_ms, n->store.dirty_max_bytes >> 10,
 	      n->store.tail_cache_bytes >> 10, n->store.row_cache_max,
 	      (uint64_t)n->snapshot_rate >> 10);
+	if (p->old_nodes)
+		PRINT(f, indent, "older programs on nodes %#x (bits)",
+		      p->old_nodes);
 	fprintf(f, "%sfaults", indent);
 	for (i = 0; i < FAULTS; i++) {
 		if (p->weight[i])

@@ -83,7 +83,9 @@ bool people_set_up(struct run *r)
 			r->listed[i] = res.device; /* they count from 1 */
 		}
 	}
-	for (i = 0; i < r->p.accounts && r->p.world.node.retain.enabled; i++) {
+	/* Not at a level of older programs. */
+	for (i = 0; i < r->p.accounts && r->p.world.node.retain.enabled &&
+		    !r->p.old_nodes; i++) {
 		struct cmd cmd = { .type = CMD_RETAIN };
 		struct result res;
 

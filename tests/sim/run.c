@@ -84,6 +84,20 @@ static bool device_level(struct run *r, const struct device *d)
 	       res.cursor == end;
 }
 
+/* All programs are the newest in the end: then so is the level, everywhere. */
+static bool features_level(struct run *r)
+{
+	unsigned i;
+
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (r->world.nodes[i].rotten)
+			return true;
+	for (i = 1; i <= r->world.cfg.nodes; i++)
+		if (r->world.nodes[i].node->feature.level != FEATURE_MAX)
+			return false;
+	return true;
+}
+
 static bool level(struct run *r)
 {
 	unsigned i, k;
@@ -95,6 +109,9 @@ static bool level(struct run *r)
 		for (k = 0; k < r->p.devices[i]; k++)
 			if (!device_level(r, r->devices[i][k]))
 				return false;
+	if (!features_level(r))
+		return false;
+	r->upgraded = r->p.old_nodes != 0;
 	return replicas_level(r);
 }
 
@@ -175,8 +192,11 @@ static void phases(struct run *r)
 {
 	unsigned i;
 
-	for (i = 1; i <= r->world.cfg.nodes; i++)
+	for (i = 1; i <= r->world.cfg.nodes; i++) {
+		if (r->p.old_nodes >> i & 1)
+			r->world.nodes[i].feature_max = 1;
 		world_start(&r->world, i);
+	}
 	if (!step_until(r, ready, READY_US)) {
 		run_fail(r, "the cluster does not get ready");
 		return;
@@ -230,6 +250,7 @@ static void report(struct run *r, struct run_result *out)
 	r->coverage.seen[COVER_KILL] = w->kills;
 	r->coverage.seen[COVER_DISK_END] = w->disk_deaths;
 	r->coverage.seen[COVER_RESTART] = r->restarts;
+	r->coverage.seen[COVER_UPGRADED] = r->upgraded;
 	r->coverage.seen[COVER_ELSEWHERE] = r->elsewhere;
 	r->coverage.seen[COVER_DUP_ACK] = r->check.resolved_dup;
 	r->coverage.seen[COVER_PAGE] = r->check.pages;

@@ -42,6 +42,7 @@ struct params {
 	bool far_behind;            /* followers outrun by the journals */
 	uint64_t read_max_us;       /* between two linearizable reads */
 	uint64_t ttl_ms;            /* of records */
+	unsigned old_nodes;         /* bits: programs of feature level 1 at first */
 	uint64_t erase_us;          /* after the start of chaos; 0: nobody is erased */
 };
 void params_draw(struct params *p, uint64_t seed);
@@ -54,7 +55,7 @@ enum cover {
 	COVER_POWER, COVER_KILL, COVER_DISK_END, COVER_RESTART, COVER_TRUNCATED,
 	COVER_TWO_LEADERS, COVER_READ_REFUSED, COVER_CROWDED, COVER_DIRTY_FULL,
 	COVER_DISK_LEVEL, COVER_FAULTY, COVER_INSTALLING, COVER_INSTALLED,
-	COVER_ELSEWHERE,
+	COVER_ELSEWHERE, COVER_UPGRADED,
 	COVER_DUP_ACK, COVER_PAGE, COVER_REFUSED, COVER_CONN_BROKEN,
 	COVER_CONN_REFUSED,
 	COVER_END
@@ -159,6 +160,7 @@ struct run {
 	bool quiet;             /* no new messages, no faults */
 	bool over;
 	uint64_t faults, restarts, elsewhere;
+	bool upgraded;
 	uint64_t erased;        /* account: asked for; 0: not yet */
 	bool erased_for_good;   /* and answered */
 	uint64_t readonly_us;   /* a node last took a majority's disks for full; 0: never */

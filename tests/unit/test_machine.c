@@ -87,6 +87,38 @@ static void test_cursors(void **state)
 	assert_int_equal(account_of(BOB, 1).status, ST_DEVICE_REMOVED);
 }
 
+static uint32_t feature_row(void)
+{
+	uint32_t len;
+	const uint8_t *row = row_get(w->m.store, T_META, "feature", 7, &len);
+
+	return row ? get_u32(row) : 0;
+}
+
+static void test_feature(void **state)
+{
+	struct cmd c = { .type = CMD_FEATURE, .level = 2 },
+		   init = { .type = CMD_META_INIT, .shards = 4, .level = 2 };
+	struct world *other = w;
+
+	(void)state;
+	assert_int_equal(one(c).status, ST_BAD_REQUEST); /* shard 7 */
+	world_new(0);
+	assert_int_equal(one(c).status, ST_OK);
+	assert_true(w->m.feature_raised);
+	assert_int_equal(one(c).status, ST_EXISTS);
+	checkpoint();
+	restart(true);
+	assert_int_equal(feature_row(), 2);
+	world_free(w);
+	world_new(0);
+	assert_int_equal(one(init).status, ST_OK);
+	assert_int_equal(feature_row(), 2);
+	assert_int_equal(one(c).status, ST_EXISTS);
+	world_free(w);
+	w = other;
+}
+
 static void test_meta_init(void **state)
 {
 	struct cmd c = { .type = CMD_META_INIT, .shards = 48 };
@@ -213,8 +245,8 @@ static void test_malformed_batches(void **state)
 	}
 	batch_head(&b, BATCH_RECORDS_MAX + 1);
 	refused_batch(&b, "bad head");
-	batch_of_bytes(&b, "\x07", 1);
-	refused_batch(&b, "unknown command type 7");
+	batch_of_bytes(&b, "\x09", 1);
+	refused_batch(&b, "unknown command type 9");
 	batch_of_bytes(&b, "", 0);
 	refused_batch(&b, "unknown command type 0");
 	batch_of_bytes(&b, one_cmd.data, one_cmd.len - 1);
@@ -358,6 +390,7 @@ int main(void)
 		T(device_numbers_are_never_given_twice),
 		T(removal_raises_the_epoch),
 		T(cursors),
+		T(feature),
 		T(meta_init),
 		T(pages),
 		T(malformed_batches),

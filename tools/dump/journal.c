@@ -47,7 +47,7 @@ static const char *cmd_name(enum cmd_type t)
 	static const char *const names[] = { "?",      "account-add",
 					     "device-add", "device-remove",
 					     "send",   "cursor",
-					     "meta-init" };
+					     "meta-init", "feature" };
 
 	if (t == CMD_NODE_SET)
 		return "node-set";

@@ -68,6 +68,7 @@ int ctl_config(struct ctl *c, int argc, char **argv);
 int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_account_retain(struct ctl *c, int argc, char **argv);
 int ctl_retention(struct ctl *c, int argc, char **argv);
+int ctl_feature(struct ctl *c, int argc, char **argv);
 int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
 
