@@ -159,7 +159,8 @@ int result_decode(struct result *r, const uint8_t *p, size_t n, struct err *e);
 enum query_type {
 	QUERY_ACCOUNT = 1,
 	QUERY_PAGE = 2,
-	QUERY_NODES = 3, /* shard 0: n_records of member_put(); n: the table's epoch */
+	QUERY_NODES = 3, /* shard 0: n_records of member_put(); n: the table's epoch,
+			    stamp: its founders, bits by id */
 };
 struct query {
 	enum query_type type;

@@ -56,6 +56,7 @@ enum node_row {
 	N_FORMER = 32,   /* 16, the disk before it, which is never taken back */
 	N_STATE = 48,    /* u8, enum place_state */
 	N_SUCCESSOR = 49, /* u8 */
+	N_REPLACED = 50, /* u8, 1: by NODE_REPLACE, ever */
 	N_RACK = 56,     /* 32, zeros behind it */
 	N_ADDRESS = 88,  /* 304, zeros behind it */
 	NODE_ROW = 392,

@@ -19,6 +19,13 @@ uint64_t machine_nodes(struct machine *m, uint64_t *founders)
 	return head ? get_u64(head + NS_EPOCH) : 0;
 }
 
+static bool is_zero(const uint8_t disk[16])
+{
+	static const uint8_t none[16];
+
+	return memcmp(disk, none, 16) == 0;
+}
+
 bool machine_node(struct machine *m, uint8_t id, struct member *out)
 {
 	const uint8_t *row = node_row(m, id);
@@ -30,6 +37,7 @@ bool machine_node(struct machine *m, uint8_t id, struct member *out)
 	out->state = (enum place_state)row[N_STATE];
 	out->successor = row[N_SUCCESSOR];
 	memcpy(out->disk_id, row + N_DISK, 16);
+	out->replaced = row[N_REPLACED];
 	out->version = get_u64(row + N_VERSION);
 	out->since_ms = get_u64(row + N_SINCE);
 	memcpy(out->rack, row + N_RACK, PLACE_RACK_MAX);
@@ -42,13 +50,6 @@ static enum place_state state_of(struct machine *m, uint64_t id)
 	const uint8_t *row = node_row(m, id);
 
 	return row ? (enum place_state)row[N_STATE] : PLACE_NONE;
-}
-
-static bool is_zero(const uint8_t disk[16])
-{
-	static const uint8_t none[16];
-
-	return memcmp(disk, none, 16) == 0;
 }
 
 /* A disk that is known stays until it is replaced, and never comes back. */
@@ -102,8 +103,10 @@ static void fill(struct machine *m, const struct cmd_node *c, uint64_t version)
 	}
 	if (row[N_STATE] != (uint8_t)c->state)
 		put_u64(row + N_SINCE, m->time_ms);
-	if (c->op == NODE_REPLACE)
+	if (c->op == NODE_REPLACE) {
 		memcpy(row + N_FORMER, row + N_DISK, 16);
+		row[N_REPLACED] = 1;
+	}
 	put_u64(row + N_VERSION, version);
 	memcpy(row + N_DISK, c->disk_id, 16);
 	row[N_STATE] = (uint8_t)c->state;
@@ -167,14 +170,13 @@ int machine_apply_node(struct machine *m, const struct cmd_node *c,
 void machine_query_nodes(struct machine *m, struct result *r, struct buf *out)
 {
 	struct member one;
-	uint64_t founders;
 	uint8_t id;
 
 	if (m->shard != 0) {
 		r->status = ST_BAD_REQUEST;
 		return;
 	}
-	r->n = machine_nodes(m, &founders);
+	r->n = machine_nodes(m, &r->stamp);
 	for (id = 1; id <= MEMBER_ID_MAX; id++) {
 		if (!machine_node(m, id, &one))
 			continue;

@@ -69,6 +69,7 @@ void member_put(struct buf *out, const struct member *m)
 	buf_u8(out, m->id);
 	buf_u8(out, (uint8_t)m->state);
 	buf_u8(out, m->successor);
+	buf_u8(out, m->replaced);
 	buf_put(out, m->disk_id, 16);
 	buf_varint(out, m->version);
 	buf_varint(out, m->since_ms);
@@ -79,12 +80,15 @@ void member_put(struct buf *out, const struct member *m)
 int member_get(struct member *m, struct cursor *c)
 {
 	const uint8_t *disk, *p;
+	uint8_t replaced;
 	size_t n;
 
 	memset(m, 0, sizeof *m);
 	m->id = cursor_u8(c);
 	m->state = (enum place_state)cursor_u8(c);
 	m->successor = cursor_u8(c);
+	replaced = cursor_u8(c);
+	m->replaced = replaced;
 	disk = cursor_bytes(c, 16);
 	if (disk)
 		memcpy(m->disk_id, disk, 16);
@@ -100,6 +104,6 @@ int member_get(struct member *m, struct cursor *c)
 		memcpy(m->rack, p, n);
 	c->bad |= !m->id || m->id > MEMBER_ID_MAX || m->state == PLACE_NONE ||
 		  (unsigned)m->state >= PLACE_STATES ||
-		  m->successor > MEMBER_ID_MAX || !m->version;
+		  m->successor > MEMBER_ID_MAX || replaced > 1 || !m->version;
 	return c->bad ? ERR_FORMAT : 0;
 }

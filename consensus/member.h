@@ -26,6 +26,7 @@ struct member {
 	uint8_t disk_id[16];   /* log/nodemeta.h; zeros: it has not said it yet */
 	uint64_t version;      /* of the row; no two changes of the table have one */
 	uint64_t since_ms;     /* wall clock: in this state since */
+	bool replaced;         /* it has another disk than it began with */
 	char address[MEMBER_ADDRESS_MAX + 1]; /* host:port; "": not known */
 	char rack[PLACE_RACK_MAX + 1];        /* "": a rack of its own */
 };
@@ -39,8 +40,8 @@ bool member_has_disk(const struct member *m);
 bool member_may_become(enum place_state from, enum place_state to);
 
 /* As it stands in results, messages and the file `members`:
- *   id, state, successor u8, disk id 16, version, since varints, address lv,
- *   rack lv */
+ *   id, state, successor, replaced u8, disk id 16, version, since varints,
+ *   address lv, rack lv */
 void member_put(struct buf *out, const struct member *m);
 /* ERR_FORMAT: cut short or out of range. */
 int member_get(struct member *m, struct cursor *c);

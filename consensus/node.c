@@ -540,6 +540,7 @@ void node_tick(struct node *n)
 		if (!n->shards[0].faulty)
 			meta_init(n, now_ms);
 		feature_tick(n);
+		members_tick(n, now_ms);
 		leaders_spread(n, now_ms);
 		if (n->stopping && n->cfg.n_members > 1)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
@@ -656,8 +657,10 @@ int node_open(struct node **out, const struct node_config *cfg,
 	}
 	rv = feature_open(n, e);
 	if (!rv)
-		rv = journal_open(&n->journal, env->disk, env->clock, &cfg->journal,
-			  journal_failed, n, e);
+		rv = members_open(n, e);
+	if (!rv)
+		rv = journal_open(&n->journal, env->disk, env->clock,
+				  &cfg->journal, journal_failed, n, e);
 	if (rv)
 		n->n_shards = 0;
 	else
@@ -691,6 +694,7 @@ void node_close(struct node *n)
 		shard_close(&n->shards[i]);
 	map_release(&n->peer_followers);
 	remotes_release(&n->remotes);
+	members_close(n);
 	buf_release(&n->snap.out);
 	buf_release(&n->scratch);
 	buf_release(&n->page);

@@ -32,6 +32,10 @@ struct node_config {
 	uint8_t cluster_id[16];
 	uint64_t members[GROUP_VOTERS_MAX]; /* all voters, self included */
 	unsigned n_members;
+	/* Where they wait for peers, to be entered in the meta shard (members.h);
+	 * all NULL: it has no table of nodes.  Read during node_open() only. */
+	const char *addresses[GROUP_VOTERS_MAX];
+	uint8_t disk_id[16];   /* of the data folder; zeros: not to be entered */
 	bool joined;           /* not a founder: it begins with no replica at all */
 	uint32_t shards;       /* 0: 16 for one member, 64 for more */
 	unsigned election_ms, heartbeat_ms;

@@ -4,6 +4,7 @@
 
 #include "consensus/feature.h"
 #include "consensus/install.h"
+#include "consensus/members.h"
 #include "consensus/shard.h"
 
 /* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
@@ -41,6 +42,7 @@ struct node {
 	struct list ended; /* local subs whose end() is due */
 	uint64_t calls, subs;
 
+	struct members_node *members;
 	struct snap_node snap;
 	struct retain_node retain;
 	struct feature_node feature;

@@ -646,7 +646,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 		feature_on_about(n, peer, &c);
 		break;
 	default:
-		if (snap_on_message(n, peer, type, &c))
+		if (snap_on_message(n, peer, type, &c) ||
+		    members_on_message(n, type, &c))
 			break;
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
@@ -692,6 +693,7 @@ void rpc_on_up(void *arg, uint64_t peer)
 		rpc_leaving(n, peer);
 	feature_peer_up(n, peer); /* first, before anything of its level */
 	node_disk_peer_up(n, peer);
+	members_on_up(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 

@@ -325,9 +325,15 @@ static int open_node(struct quipud *q, struct err *e)
 	conf_cluster_id(c, nc.cluster_id);
 	memcpy(nc.journal.cluster_id, nc.cluster_id, 16);
 	memcpy(nc.store.cluster_id, nc.cluster_id, 16);
-	for (i = 1; i < NET_NODE_MAX && nc.n_members < GROUP_VOTERS_MAX; i++)
-		if (q->meta.founders >> i & 1)
-			nc.members[nc.n_members++] = i;
+	memcpy(nc.disk_id, q->meta.disk_id, 16);
+	for (i = 1; i < NET_NODE_MAX && nc.n_members < GROUP_VOTERS_MAX; i++) {
+		if (!(q->meta.founders >> i & 1))
+			continue;
+		nc.addresses[nc.n_members] = conf_peer_addr(c, i);
+		if (!nc.addresses[nc.n_members])
+			nc.addresses[nc.n_members] = "";
+		nc.members[nc.n_members++] = i;
+	}
 	return node_open(&q->node, &nc, &env, e);
 }
 

@@ -101,6 +101,7 @@ void world_init(struct world *w, const struct world_config *cfg)
 		struct world_node *wn = &w->nodes[i];
 
 		w->cfg.node.members[i - 1] = i;
+		w->cfg.node.addresses[i - 1] = "simulated:1";
 		wn->world = w;
 		wn->id = i;
 		wn->clock.mono_us = node_mono_us;
@@ -246,6 +247,7 @@ bool world_start(struct world *w, unsigned node)
 	rand_seeded(&wn->rand, mix(w->cfg.seed, node, wn->life));
 	wn->disk = disk_sim_start(wn->medium);
 	cfg.id = node;
+	memset(cfg.disk_id, (int)node, 16);
 	cfg.journal.node_id = node;
 	env.disk = wn->disk;
 	env.kv = &kv_mem;

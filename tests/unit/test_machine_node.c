@@ -136,6 +136,7 @@ static void test_disks(void **state)
 	memset(m.disk_id, 'a', 16); /* it says what it has */
 	assert_int_equal(put(NODE_SET, &m).status, ST_OK);
 	m = row_of(3);
+	assert_false(m.replaced);
 	memset(m.disk_id, 'b', 16);
 	assert_int_equal(put(NODE_SET, &m).status, ST_WRONG_STATE);
 	memset(m.disk_id, 0, 16);
@@ -148,6 +149,7 @@ static void test_disks(void **state)
 	assert_int_equal(put(NODE_REPLACE, &m).status, ST_OK);
 	/* The disk that was given up does not come back. */
 	m = row_of(3);
+	assert_true(m.replaced);
 	assert_memory_equal(m.disk_id, "bbbbbbbbbbbbbbbb", 16);
 	memset(m.disk_id, 'a', 16);
 	assert_int_equal(put(NODE_REPLACE, &m).status, ST_WRONG_STATE);
@@ -222,6 +224,7 @@ static void test_query(void **state)
 	assert_int_equal(machine_query(&w->m, &q, &r, &bytes, &e), 0);
 	assert_int_equal(r.n_records, 2);
 	assert_int_equal(r.n, 2);
+	assert_int_equal(r.stamp, 0);
 	in = cursor_of(r.records, r.records_len);
 	assert_int_equal(member_get(&m, &in), 0);
 	assert_int_equal(m.id, 5);

@@ -1,7 +1,9 @@
-/* node.meta and the journal. */
+/* node.meta, members and the journal. */
+#include "base/alloc.h"
 #include "base/cursor.h"
 #include "consensus/cmd.h"
 #include "consensus/group.h"
+#include "consensus/members.h"
 #include "log/journal.h"
 #include "log/nodemeta.h"
 #include "tools/dump/dump.h"
@@ -36,6 +38,46 @@ int dump_nodemeta(struct dump *d, const char *path, struct err *e)
 		}
 		out_end(d);
 	}
+	free(p);
+	return 0;
+}
+
+int dump_members(struct dump *d, const char *path, struct err *e)
+{
+	struct members *t = xcalloc(1, sizeof *t);
+	uint8_t *p;
+	size_t n;
+	unsigned id;
+	int rv = dump_read(d, path, MEMBERS_FILE_MAX, &p, &n, e);
+
+	if (rv) {
+		free(t);
+		return rv;
+	}
+	if (members_decode(t, NULL, p, n, e))
+		out_damage(d, path, 0, e->msg);
+	for (id = 1; id < PLACE_NODES && !d->quiet; id++) {
+		const struct member *m = &t->m[id];
+
+		if (m->state == PLACE_NONE)
+			continue;
+		out_begin(d, "member", path, 0);
+		out_u(d, "node", id);
+		out_s(d, "state", place_state_name(m->state));
+		out_u(d, "version", m->version);
+		out_u(d, "since", m->since_ms);
+		out_u(d, "successor", m->successor);
+		out_s(d, "address", m->address);
+		out_s(d, "rack", m->rack);
+		out_hex(d, "disk", m->disk_id, 16);
+		out_end(d);
+	}
+	if (t->epoch) {
+		out_begin(d, "total", path, 0);
+		out_u(d, "epoch", t->epoch);
+		out_end(d);
+	}
+	free(t);
 	free(p);
 	return 0;
 }
