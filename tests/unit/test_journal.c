@@ -730,7 +730,7 @@ static void test_what_pins_comes_in_groups(void **state)
 	(void)state;
 	world_sized(w, 5, 16 * MIB, 2, 64 * MIB);
 	/* The first entry of the ring is shard 0's, and its second file has begun. */
-	assert_int_equal(submit_entry(w, &reqs[n++], 0, 1, 8, NULL), 0);
+	assert_int_equal(submit_entry(w, &reqs[n++], 0, 1, 9, NULL), 0);
 	settle(w);
 	while (w->j->cur != 1 || w->j->cur_off < 5 * MIB) {
 		assert_int_equal(submit_entry(w, &reqs[n++], 1, ++last, MIB, NULL),
@@ -746,7 +746,7 @@ static void test_what_pins_comes_in_groups(void **state)
 	for (k = 0; k < REQS; k++) {
 		for (i = 0; i < EACH; i++) {
 			e[i] = entry_new(0, 1);
-			payload_of(entry_payload(e[i]), 1, i);
+			*entry_payload(e[i]) = 1;
 			e[i]->term = 1;
 			e[i]->index = 2 + k * EACH + i;
 		}
