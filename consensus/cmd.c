@@ -423,9 +423,9 @@ int query_decode(struct query *q, const uint8_t *p, size_t n, struct err *e)
 	q->limit = (uint32_t)bounded(&in, QUERY_LIMIT_MAX);
 	q->max_bytes = (uint32_t)bounded(&in, QUERY_BYTES_MAX);
 	if (!cursor_done(&in) || back > 1 ||
-	    !q->account != (q->type == QUERY_NODES) ||
+	    !q->account != (q->type == QUERY_NODES || q->type == QUERY_MARK) ||
 	    (q->type != QUERY_ACCOUNT && q->type != QUERY_PAGE &&
-	     q->type != QUERY_NODES))
+	     q->type != QUERY_NODES && q->type != QUERY_MARK))
 		return err_set(e, ERR_FORMAT, "malformed query");
 	return 0;
 }

@@ -161,6 +161,9 @@ enum query_type {
 	QUERY_PAGE = 2,
 	QUERY_NODES = 3, /* shard 0: n_records of member_put(); n: the table's epoch,
 			    stamp: its founders, bits by id */
+	/* Of the shard itself, account 0: n: applied index, lamport: its clock,
+	 * offset: records. */
+	QUERY_MARK = 4,
 };
 struct query {
 	enum query_type type;

@@ -660,6 +660,12 @@ int machine_query(struct machine *m, const struct query *q, struct result *r,
 		machine_query_nodes(m, r, records);
 		return store_check(m->store, e);
 	}
+	if (q->type == QUERY_MARK) {
+		r->n = store_meta(m->store)->applied_index;
+		r->lamport = store_meta(m->store)->clock;
+		r->offset = store_meta(m->store)->next_offset;
+		return store_check(m->store, e);
+	}
 	query_account(m, q, r);
 	rv = store_check(m->store, e);
 	if (!rv && q->type == QUERY_ACCOUNT)

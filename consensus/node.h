@@ -202,6 +202,23 @@ struct node_feature_info {
 	uint32_t peer_max[NET_NODE_MAX]; /* 0: not heard */
 };
 void node_feature_info(struct node *n, struct node_feature_info *out);
+/* ---- backup: the files of a shard, to be copied from the data folder --------- */
+
+struct snap_manifest;
+struct node_backup_info {
+	uint32_t incarnation;  /* of the folder with the files */
+	const struct snap_manifest *manifest; /* borrowed until the next turn */
+	const uint8_t *bytes;  /* the same, encoded */
+	size_t len;
+};
+/* A snapshot of this node's replica as of `index` or later (QUERY_MARK says which
+ * index has what was acknowledged before it): 0, and its files stay as they are until
+ * node_backup_end() or 30 s without another call of this; ERR_AGAIN: ask again soon;
+ * ERR_NOT_FOUND: no sound replica here; ERR_NOSPACE, ERR_UNAVAILABLE. */
+int node_backup(struct node *n, uint32_t shard, uint64_t index,
+		struct node_backup_info *out, struct err *e);
+void node_backup_end(struct node *n, uint32_t shard);
+
 /* Of the history, as clients are told; 1 unless it was restored from a backup. */
 uint32_t node_epoch(const struct node *n);
 

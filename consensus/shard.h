@@ -94,6 +94,7 @@ struct shard {
 	uint64_t ckpt_retry_ms; /* the last one found a full disk: not before */
 	uint64_t doomed_wait_ms; /* before one only for files that it is to remove */
 	uint64_t stop_index;   /* applied when the node began to stop */
+	uint64_t wanted_index; /* a backup waits for a checkpoint of it */
 	struct journal_req mark;
 	bool marking;
 	struct install *install;    /* NULL: none, as nearly always */

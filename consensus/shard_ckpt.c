@@ -31,7 +31,9 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 	       store_dirty_bytes(s->store) >
 		       n->cfg.store.dirty_max_bytes / 4 * 3 ||
 	       journal_pinned_by(n->journal) == s->id ||
-	       s->stop_index > s->durable_index;
+	       s->stop_index > s->durable_index ||
+	       (s->wanted_index > s->durable_index &&
+		store_meta(s->store)->applied_index >= s->wanted_index);
 }
 
 static void on_mark(struct journal_req *r)

@@ -24,6 +24,7 @@ struct snap_source {
 	struct node *node;
 	struct disk_work work;
 	bool running, ready, dropped;
+	bool pinned;             /* somebody on this machine copies its files */
 	int status;
 	struct err err;
 	struct snap_manifest m;
@@ -141,8 +142,9 @@ void source_tick(struct shard *s, uint64_t now_ms)
 	struct snap_source *src = s->source;
 	uint64_t lagging = group_take_lagging(s->group), peer;
 
-	if (src && src->ready && (stale(src) || n->stopping ||
-				  now_ms - src->used_ms > SOURCE_IDLE_MS)) {
+	if (src && src->ready &&
+	    ((stale(src) && !src->pinned) || n->stopping ||
+	     now_ms - src->used_ms > SOURCE_IDLE_MS)) {
 		source_drop(s);
 		src = NULL;
 	}
@@ -168,6 +170,52 @@ void source_tick(struct shard *s, uint64_t now_ms)
 		src->used_ms = now_ms;
 		group_offered(s->group, peer, src->m.index);
 	}
+}
+
+/* ---- a backup ----------------------------------------------------------------- */
+
+int node_backup(struct node *n, uint32_t shard, uint64_t index,
+		struct node_backup_info *out, struct err *e)
+{
+	struct shard *s = &n->shards[shard];
+	struct snap_source *src = s->source;
+	uint64_t now_ms = clock_ms(n->env.clock);
+
+	if (s->faulty || !s->store)
+		return err_set(e, ERR_NOT_FOUND,
+			       "this node has no sound replica of shard %u", shard);
+	if (n->stopping)
+		return err_set(e, ERR_UNAVAILABLE, "the node stops");
+	if (src && src->ready && src->m.index >= index) {
+		src->pinned = true;
+		src->used_ms = now_ms;
+		out->incarnation = src->incarnation;
+		out->manifest = &src->m;
+		out->bytes = src->bytes.data + 1; /* behind the type of the offer */
+		out->len = src->bytes.len - 1;
+		return 0;
+	}
+	if (src && src->running)
+		return ERR_AGAIN;
+	source_drop(s); /* whoever fetches it is offered the next one */
+	if (s->durable_index < index) {
+		if (s->wanted_index < index)
+			s->wanted_index = index;
+		return ERR_AGAIN;
+	}
+	if (n->level >= LEVEL_READONLY)
+		return err_set(e, ERR_NOSPACE, "no room for the stream of rows");
+	if (n->snap.sources < SNAP_SOURCES_MAX && !install_holds(s))
+		source_start(s);
+	return ERR_AGAIN;
+}
+
+void node_backup_end(struct node *n, uint32_t shard)
+{
+	struct shard *s = &n->shards[shard];
+
+	if (s->source && s->source->pinned)
+		source_drop(s);
 }
 
 /* ---- files -------------------------------------------------------------------- */

@@ -29,6 +29,13 @@
  *   account-erase    account            -        for good: devices removed, inbox
  *                                                destroyed
  *   account-hold     account, on        -        nothing of it goes while on
+ *   backup           -                  cluster, cluster_id, shards, level, epoch,
+ *                                       nodes [ids]
+ *   backup-mark      shard              index, clock: what is acknowledged is in it
+ *   backup-shard     shard, index       ready false: ask again soon; or manifest
+ *                                       (base64url), incarnation: of the folder
+ *                                       whose files stay for 30 s from here
+ *   backup-end       shard              -
  *   feature          -                  level, max, possible, auto, epoch,
  *                                       nodes [{id, max, lacking}]; max 0: not heard
  *   feature-raise    level              level    in force now; it never falls

@@ -32,6 +32,12 @@ void admin_reload(struct admin_req *r);
 void admin_certs(struct admin_req *r);
 void admin_histograms(struct admin_req *r);
 
+/* admin_backup.c */
+void admin_backup(struct admin_req *r);
+void admin_backup_mark(struct admin_req *r);
+void admin_backup_shard(struct admin_req *r);
+void admin_backup_end(struct admin_req *r);
+
 /* admin_feature.c */
 void admin_feature(struct admin_req *r);
 void admin_feature_raise(struct admin_req *r);

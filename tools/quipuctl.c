@@ -23,6 +23,11 @@ static const struct command {
 	{ "account", "hold ACCOUNT on|off", "audit hold: nothing of it goes", ctl_account_cmd },
 	{ "account", "erase ACCOUNT for-good", "its devices are removed, its inbox destroyed",
 	  ctl_account_cmd },
+	{ "backup", "", "the cluster into a folder while it serves (--to, --rate;\n"
+	  "                            --data for each node here); again: what is new",
+	  ctl_backup },
+	{ "backup", "verify DIR", "is everything there, byte for byte?  Asks no server",
+	  ctl_backup },
 	{ "feature", "status", "the cluster's feature level, and what each node knows",
 	  ctl_feature },
 	{ "feature", "raise [LEVEL]", "use what is new, when all nodes know it; no way back",
@@ -75,7 +80,7 @@ static void usage(FILE *f)
 	fputs("\noptions:\n"
 	      "  -d, --data DIR       data folder of the server; its socket is\n"
 	      "                       DIR/admin.sock (./data, or $QUIPU_NODE_DATA)\n"
-	      "                       doctor, top: once for every node\n"
+	      "                       doctor, top, backup: once for every node\n"
 	      "  -s, --socket PATH    the socket itself\n"
 	      "  -j, --json           answers as JSON, one line\n"
 	      "  -t, --ttl SECONDS    life of a token (token: 600; invite: 1 year)\n"
@@ -86,6 +91,8 @@ static void usage(FILE *f)
 	      "      --dir DIR        ca: the CA's folder (./ca)\n"
 	      "      --days N         ca: how long a certificate is good (a CA 3650,\n"
 	      "                       others 365)\n"
+	      "      --to DIR         backup: where to\n"
+	      "      --rate N         backup: MiB a second at most (64), 0: no limit\n"
 	      "      --once           top: one picture, of one second\n"
 	      "      --force          ca: write over a key and certificate that are there\n"
 	      "  -h, --help\n"
@@ -204,7 +211,8 @@ bool ctl_number(const char *what, const char *s, uint64_t min, uint64_t max,
 
 static int run(struct ctl *c, int argc, char **argv)
 {
-	bool many = strcmp(argv[0], "doctor") == 0 || strcmp(argv[0], "top") == 0;
+	bool many = strcmp(argv[0], "doctor") == 0 || strcmp(argv[0], "top") == 0 ||
+		    strcmp(argv[0], "backup") == 0;
 	size_t i;
 
 	for (i = 0; i < N_COMMANDS; i++)
@@ -217,7 +225,7 @@ static int run(struct ctl *c, int argc, char **argv)
 	return commands[i].run(c, argc, argv);
 }
 
-enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE };
+enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE, O_TO, O_RATE };
 
 static const struct option longs[] = {
 	{ "data", required_argument, NULL, 'd' },
@@ -230,6 +238,8 @@ static const struct option longs[] = {
 	{ "dir", required_argument, NULL, O_DIR },
 	{ "days", required_argument, NULL, O_DAYS },
 	{ "force", no_argument, NULL, O_FORCE },
+	{ "to", required_argument, NULL, O_TO },
+	{ "rate", required_argument, NULL, O_RATE },
 	{ "once", no_argument, NULL, O_ONCE },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
@@ -251,7 +261,7 @@ int main(int argc, char **argv)
 {
 	const char *data = getenv("QUIPU_NODE_DATA");
 	unsigned i;
-	struct ctl c = { .home = "./people", .dir = "./ca" };
+	struct ctl c = { .home = "./people", .dir = "./ca", .rate = 64u << 20 };
 	uint64_t n;
 	int o, rv;
 
@@ -292,6 +302,14 @@ int main(int argc, char **argv)
 			if (!ctl_number("--days", optarg, 1, 36500, &n))
 				return CTL_USAGE;
 			c.days = (unsigned)n;
+			break;
+		case O_TO:
+			c.to = optarg;
+			break;
+		case O_RATE:
+			if (!ctl_number("--rate", optarg, 0, 100000, &n))
+				return CTL_USAGE;
+			c.rate = n << 20;
 			break;
 		case O_ONCE:
 			c.once = true;

@@ -31,6 +31,8 @@ struct ctl {
 	const char *dir;     /* ca: folder of the CA */
 	bool once;           /* top: one picture, then the end */
 	bool force;          /* ca: write over what is there */
+	const char *to, *from; /* backup, restore: the backup's folder */
+	uint64_t rate;       /* backup: bytes a second; 0: no limit */
 	unsigned days;       /* ca: 0: the default of each kind */
 	uint64_t ttl_s;      /* of tokens; 0: the default of each command */
 	struct admin_client *admin; /* opened at the first call */
@@ -68,6 +70,7 @@ int ctl_config(struct ctl *c, int argc, char **argv);
 int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_account_retain(struct ctl *c, int argc, char **argv);
 int ctl_retention(struct ctl *c, int argc, char **argv);
+int ctl_backup(struct ctl *c, int argc, char **argv);
 int ctl_feature(struct ctl *c, int argc, char **argv);
 int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
