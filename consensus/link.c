@@ -1,15 +1,16 @@
 /* The happy path of a link between nodes 1 and 2:
  *   - node 1 dials: resolve, connect, TLS, hello
- *   - node 2 accepts: TLS, hello of node 1 is checked, answers hello: up
- *   - node 1 checks the hello of node 2: up
+ *   - node 2 accepts: TLS, hello of node 1 is checked, answers hello
+ *   - node 1 checks the hello of node 2, says welcome: both up
  *   - messages are queued by send() and leave at flush(); the timer keeps an idle
  *     link alive
  *
- *     RESOLVE -> CONNECT --+-> SHAKE -> HELLO -> UP
- *        |          |      |     |        |      |
- *        |          |  (accepted)|        |      |
- *        +----------+------------+--------+------+--> CLOSED (memory goes when
- *                                                     libuv let go of it)
+ *     RESOLVE -> CONNECT --+-> SHAKE -> HELLO --+-> UP
+ *        |          |      |     |        |     |    |
+ *        |          |  (accepted)|        +-> ADMIT  |   (accepted: waits for
+ *        |          |            |        |     |    |    the welcome)
+ *        +----------+------------+--------+-----+----+--> CLOSED (memory goes when
+ *                                                         libuv let go of it)
  * What can fail: every step, by error, refusal, deadline or silence; all end in
  * link_conn_close(), and the timer dials again.  A failure met while sending is only
  * marked; the loop closes the link later, so that no callback comes from inside
@@ -586,6 +587,11 @@ int link_open(struct net **out, void *loop, const struct link_config *cfg,
 	l->self = cfg->self;
 	l->boot = rand_u64(rand);
 	memcpy(l->cluster_id, cfg->cluster_id, sizeof l->cluster_id);
+	memcpy(l->disk_id, cfg->disk_id, sizeof l->disk_id);
+	l->joined = cfg->joined;
+	l->founders = cfg->founders;
+	l->shards = cfg->shards;
+	l->admit = cfg->admit;
 	snprintf(l->cluster, sizeof l->cluster, "%s", cfg->cluster_name);
 	l->keepalive_ms = cfg->keepalive_ms ? cfg->keepalive_ms :
 					      LINK_KEEPALIVE_MS;
@@ -636,6 +642,23 @@ void link_close(struct net *n, void (*closed)(void *arg), void *arg)
 uint16_t link_port(const struct net *n)
 {
 	return of_net(n)->port;
+}
+
+unsigned link_refused(const struct net *n, char why[160])
+{
+	const struct link_net *l = of_net(n);
+	unsigned i, count = 0;
+
+	why[0] = 0;
+	for (i = 1; i < NET_NODE_MAX; i++) {
+		const struct link_peer *p = &l->peers[i];
+
+		if (!p->id || !p->stats.refused_there)
+			continue;
+		if (!count++)
+			snprintf(why, 160, "%s", p->stats.last_error);
+	}
+	return count;
 }
 
 int link_stats(const struct net *n, uint64_t peer, struct link_stats *out)

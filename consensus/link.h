@@ -3,9 +3,10 @@
  *
  *   The node with the lower id dials, the higher one accepts, so there is never
  *   a second link.  After TLS both say hello: version, cluster, who to whom,
- *   boot nonce.  The certificate must be of our CA and named for the node that
- *   hello names: node-N.CLUSTER.quipu.  What does not fit is logged, told to
- *   the peer and closed; the dialer tries again after 50 ms to 2 s.
+ *   boot nonce, disk.  The certificate must be of our CA and named for the node
+ *   that hello names: node-N.CLUSTER.quipu.  What does not fit is logged, told to
+ *   the peer and closed; the dialer tries again after 50 ms to 2 s.  The dialer's
+ *   welcome ends it, so neither side hears a message of who was not admitted.
  *
  *       u32 length | message          length 0: a sign of life
  *
@@ -35,8 +36,26 @@ struct link_peer_config {
 	const char *addr; /* host:port */
 };
 
+/* Who may come, beyond what names and certificates say (consensus/known.h). */
+struct link_admit {
+	/* 0, or the peer is turned away: ERR_PERM for its disk, which it is told
+	 * apart from all other reasons; ERR_FAULTY because nobody may hear this
+	 * node.  `disk_id` NULL: a version that says none. */
+	int (*admit)(void *arg, uint64_t id, const uint8_t disk_id[16],
+		     bool joined, struct err *e);
+	/* A peer has turned this node away for its disk.  true: then nobody may
+	 * hear it, all links end. */
+	bool (*refused)(void *arg, uint64_t id, const char *why);
+	void *arg;
+};
+
 struct link_config {
 	uint64_t self;
+	uint8_t disk_id[16];
+	bool joined;        /* not a founder; said in hello, as the next two */
+	uint64_t founders;  /* bits by id; two that differ do not talk.  0: not known */
+	uint32_t shards;    /* of the cluster; 0: not known */
+	struct link_admit admit; /* of NULLs: all may come */
 	uint8_t cluster_id[16];
 	const char *cluster_name; /* part of the certificates' names */
 	const char *listen;       /* host:port; port 0: see link_port() */
@@ -48,6 +67,9 @@ struct link_config {
 
 struct link_stats {
 	bool up;
+	bool refused_here;    /* this node turned its disk away */
+	bool refused_there;   /* it turned this node's disk away */
+	uint32_t shards;      /* as it said last; 0: not known */
 	uint64_t up_since_ms; /* of the loop's clock */
 	uint64_t ups;         /* times it came up; reconnects are ups - 1 */
 	uint64_t bytes_in, bytes_out, messages_in, messages_out;
@@ -81,6 +103,8 @@ int link_peer_set(struct net *n, uint64_t id, const char *addr, struct err *e);
 void link_peer_drop(struct net *n, uint64_t id);
 
 uint16_t link_port(const struct net *n);
+/* How many peers turn this node away for its disk, and what one of them says. */
+unsigned link_refused(const struct net *n, char why[160]);
 /* ERR_NOT_FOUND: no such peer. */
 int link_stats(const struct net *n, uint64_t peer, struct link_stats *out);
 

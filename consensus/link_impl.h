@@ -5,27 +5,43 @@
 #include "base/err.h"
 #include "consensus/net.h"
 
-#define LINK_VERSION 1
+#define LINK_VERSION 2
+#define LINK_VERSION_OLD 1 /* still spoken with who knows no other */
 #define LINK_FRAME_HEADER 4
-/* The first frame of each side is a hello, or a refusal from who was dialled. */
+/* The first frame of each side is a hello, or a refusal.  Who dialled then says
+ * welcome, since version 2, or refuses. */
 #define LINK_HELLO_MAX 256
-#define LINK_HELLO_LEN 48
+#define LINK_HELLO_LEN_1 48
+#define LINK_HELLO_LEN 80
 #define LINK_REFUSAL_MAX 200 /* bytes of text */
 
-/*   0  4  magic "QPLK"          24  8  from, node id
- *   4  2  version               32  8  to, node id
- *   6  2  zero                  40  8  boot nonce, another for each start
- *   8 16  cluster id
- * A refusal is "QPNO" and the reason as text. */
+/*   0  4  magic "QPLK"          48 16  since version 2: disk id
+ *   4  2  version               64  8  founders, bits by node id; 0: joined
+ *   6  2  flags; 1: joined      72  4  shards; 0: not known
+ *   8 16  cluster id            76  4  zero
+ *  24  8  from, node id
+ *  32  8  to, node id
+ *  40  8  boot nonce, another for each start
+ * A welcome is "QPOK".  A refusal is "QPNO", or since version 2 "QPND" where it is
+ * for the disk, and the reason as text. */
 struct link_hello {
 	uint16_t version;
 	uint8_t cluster_id[16];
 	uint64_t from, to, boot;
+	uint8_t disk_id[16]; /* from here on: zero in version 1 */
+	bool joined;
+	uint64_t founders;
+	uint32_t shards;
+	bool disk_refused; /* out, with ERR_PERM: it was for the disk */
 };
 
 /* Append the whole frame. */
 void link_hello_put(struct buf *out, const struct link_hello *h);
-void link_refusal_put(struct buf *out, const char *why);
+void link_refusal_put(struct buf *out, bool for_disk, const char *why);
+void link_welcome_put(struct buf *out);
+bool link_is_welcome(const uint8_t *p, size_t n);
+/* The version that a refusal's text asks for; 0: it is for something else. */
+unsigned link_refusal_version(const char *why);
 /* ERR_PERM: a refusal, its (cleaned) text is the message; ERR_VERSION: only
  * h->version is set; ERR_PROTOCOL. */
 int link_hello_get(struct link_hello *h, const uint8_t *p, size_t n,

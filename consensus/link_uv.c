@@ -87,18 +87,37 @@ void link_conn_close(struct link_conn *c)
 		link_peer_gone(p);
 }
 
+static void log_failure(const struct link_conn *c, const struct link_peer *p,
+			const struct err *e, bool again)
+{
+	if (c->disk == REFUSED_HERE)
+		log_event(again ? LOG_DEBUG : LOG_WARN, "peer_disk_refused",
+			  "peer=%" PRIu64 " addr=%s why=%s", p->id, c->from,
+			  log_quote(e->msg));
+	else if (c->disk == REFUSED_THERE)
+		log_event(again ? LOG_DEBUG : LOG_ERROR, "disk_refused",
+			  "peer=%" PRIu64 " addr=%s why=%s", p->id, c->from,
+			  log_quote(e->msg));
+	else
+		log_event(again ? LOG_DEBUG : LOG_WARN,
+			  c->state == UP ? "link_down" : "link_failed",
+			  "peer=%" PRIu64 " addr=%s err=%s why=%s", p->id,
+			  c->from, err_name(e->code), log_quote(e->msg));
+}
+
 /* Close and say why.  The same trouble of a peer is a warning once, then only
  * of interest to who debugs; strangers fill the log at one line a second. */
 void link_conn_fail(struct link_conn *c, const struct err *e)
 {
 	struct link_net *l = c->net;
-	struct link_peer *p = c->peer;
+	struct link_peer *p = c->peer ? c->peer : c->from_peer;
 	uint64_t now = uv_now(l->loop);
 
 	if (c->state == CLOSED || l->closing)
 		return;
-	if (!p) {
+	if (!c->peer)
 		metric_add(M_LINK_REFUSED, 1);
+	if (!p) {
 		l->refusals++;
 		if (l->refusals == 1 || now - l->refusal_log_ms >= 1000) {
 			log_event(LOG_WARN, "link_refused",
@@ -112,12 +131,14 @@ void link_conn_fail(struct link_conn *c, const struct err *e)
 			     strncmp(p->stats.last_error, e->msg,
 				     sizeof p->stats.last_error - 1) == 0;
 
-		log_event(again ? LOG_DEBUG : LOG_WARN,
-			  c->state == UP ? "link_down" : "link_failed",
-			  "peer=%" PRIu64 " addr=%s err=%s why=%s", p->id,
-			  c->from, err_name(e->code), log_quote(e->msg));
-		snprintf(p->stats.last_error, sizeof p->stats.last_error, "%.159s",
-			 e->msg);
+		log_failure(c, p, e, again);
+		p->stats.refused_here = c->disk == REFUSED_HERE;
+		/* That it does not answer is no change of mind. */
+		if (c->disk == REFUSED_THERE || c->state >= HELLO)
+			p->stats.refused_there = c->disk == REFUSED_THERE;
+		if (!p->stats.refused_there || c->disk == REFUSED_THERE)
+			snprintf(p->stats.last_error,
+				 sizeof p->stats.last_error, "%.159s", e->msg);
 	}
 	link_conn_close(c);
 }
@@ -284,18 +305,47 @@ static int put_frame(struct link_conn *c, const struct buf *frame, struct err *e
 
 static int say_hello(struct link_conn *c, uint64_t to, struct err *e)
 {
-	struct link_hello h = { .version = LINK_VERSION,
-				.from = c->net->self,
+	struct link_net *l = c->net;
+	struct link_hello h = { .version = (uint16_t)c->version,
+				.from = l->self,
 				.to = to,
-				.boot = c->net->boot };
+				.boot = l->boot,
+				.joined = l->joined,
+				.founders = l->founders,
+				.shards = l->shards };
 	struct buf frame = BUF_INIT;
 	int rv;
 
-	memcpy(h.cluster_id, c->net->cluster_id, sizeof h.cluster_id);
+	memcpy(h.cluster_id, l->cluster_id, sizeof h.cluster_id);
+	memcpy(h.disk_id, l->disk_id, sizeof h.disk_id);
 	link_hello_put(&frame, &h);
 	rv = put_frame(c, &frame, e);
 	buf_release(&frame);
 	return rv;
+}
+
+static int say_welcome(struct link_conn *c, struct err *e)
+{
+	struct buf frame = BUF_INIT;
+	int rv;
+
+	link_welcome_put(&frame);
+	rv = put_frame(c, &frame, e);
+	buf_release(&frame);
+	return rv;
+}
+
+/* Once, as far as the socket takes it. */
+static void say_no(struct link_conn *c, const struct err *why)
+{
+	struct buf frame = BUF_INIT;
+	struct err drop;
+
+	link_refusal_put(&frame, c->disk == REFUSED_HERE &&
+				 c->version > LINK_VERSION_OLD, why->msg);
+	if (put_frame(c, &frame, &drop) == 0)
+		link_conn_flush(c);
+	buf_release(&frame);
 }
 
 static void conn_up(struct link_conn *c, struct link_peer *p, uint64_t boot)
@@ -316,12 +366,14 @@ static void conn_up(struct link_conn *c, struct link_peer *p, uint64_t boot)
 	if (!c->dialed)
 		l->n_accepting--;
 	c->peer = p;
+	c->from_peer = NULL;
 	c->state = UP;
 	c->deadline_ms = UINT64_MAX;
 	p->conn = c;
 	p->boot = boot;
 	p->attempts = 0;
 	p->stats.up = true;
+	p->stats.refused_here = p->stats.refused_there = false;
 	p->stats.up_since_ms = uv_now(l->loop);
 	p->stats.ups++;
 	p->stats.last_error[0] = 0;
@@ -357,8 +409,62 @@ static int check_hello(struct link_conn *c, const struct link_hello *h,
 	if (!c->dialed && h->from > l->self)
 		return err_set(e, ERR_PERM, "node %" PRIu64 " dialled, but the "
 			       "lower id dials", h->from);
+	if (h->founders && l->founders && h->founders != l->founders)
+		return err_set(e, ERR_PERM, "node %" PRIu64 " says that nodes "
+			       "%" PRIx64 " (bits) made the cluster, here it "
+			       "is %" PRIx64 ": [peers] of one of them was "
+			       "wrong at its first start", h->from, h->founders,
+			       l->founders);
 	*peer = p;
 	return check_name(c, h->from, e);
+}
+
+/* The last question, for the answer may be remembered for ever. */
+static int admit(struct link_conn *c, const struct link_hello *h,
+		 struct link_peer *p, struct err *e)
+{
+	const struct link_admit *a = &c->net->admit;
+	bool old = h->version == LINK_VERSION_OLD;
+	int rv;
+
+	if (!c->dialed)
+		c->from_peer = p;
+	p->stats.shards = h->shards;
+	if (!a->admit)
+		return 0;
+	rv = a->admit(a->arg, p->id, old ? NULL : h->disk_id, h->joined, e);
+	if (rv == ERR_PERM) {
+		c->disk = REFUSED_HERE;
+		metric_add(M_LINK_DISKS_REFUSED, 1);
+	}
+	return rv;
+}
+
+/* A peer said no.  For the disk: perhaps nobody may hear this node any more. */
+static void on_refusal(struct link_conn *c, const struct link_hello *h,
+		       struct err *e)
+{
+	struct link_net *l = c->net;
+	struct link_peer *p = c->peer ? c->peer : c->from_peer;
+	uint64_t id = p->id; /* it may be gone after the end of its link */
+	struct err why = *e;
+
+	if (c->dialed)
+		p->version = link_refusal_version(e->msg);
+	if (h->disk_refused)
+		c->disk = REFUSED_THERE;
+	link_conn_fail(c, e);
+	if (!h->disk_refused || !l->admit.refused ||
+	    !l->admit.refused(l->admit.arg, id, why.msg))
+		return;
+	err_set(&why, ERR_PERM, "this node's disk was refused by node %" PRIu64,
+		id);
+	LIST_FOREACH(it, &l->conns) {
+		struct link_conn *other = container_of(it, struct link_conn, link);
+
+		if (other->state == UP)
+			link_conn_fail(other, &why);
+	}
 }
 
 static void on_hello(struct link_conn *c, const uint8_t *msg, size_t n)
@@ -368,24 +474,60 @@ static void on_hello(struct link_conn *c, const uint8_t *msg, size_t n)
 	struct err e = { 0, "" };
 	int rv = link_hello_get(&h, msg, n, &e);
 
+	if (rv == ERR_PERM && c->dialed) {
+		on_refusal(c, &h, &e);
+		return;
+	}
 	if (!rv)
 		rv = check_hello(c, &h, &p, &e);
-	if (rv && !c->dialed) {
-		struct buf frame = BUF_INIT;
-		struct err drop;
-
-		/* Once, as far as the socket takes it. */
-		link_refusal_put(&frame, e.msg);
-		if (put_frame(c, &frame, &drop) == 0)
-			link_conn_flush(c);
-		buf_release(&frame);
+	if (!rv)
+		rv = admit(c, &h, p, &e);
+	if (!c->dialed)
+		c->version = h.version == LINK_VERSION_OLD ? h.version :
+							     LINK_VERSION;
+	/* Nobody may hear this node; what the dialer thinks of it is still of
+	 * interest, and said in answer to its hello. */
+	if (rv == ERR_FAULTY && !c->dialed && c->version > LINK_VERSION_OLD) {
+		c->why = e;
+		rv = 0;
 	}
+	if (rv && (!c->dialed || c->version > LINK_VERSION_OLD))
+		say_no(c, &e);
+	c->boot = h.boot;
 	if (!rv && !c->dialed)
 		rv = say_hello(c, h.from, &e);
+	else if (!rv && c->version > LINK_VERSION_OLD)
+		rv = say_welcome(c, &e);
 	if (rv)
 		link_conn_fail(c, &e);
-	else
+	else if (c->dialed || c->version == LINK_VERSION_OLD)
 		conn_up(c, p, h.boot);
+	else
+		c->state = ADMIT;
+}
+
+/* What the dialer makes of this node's hello. */
+static void on_welcome(struct link_conn *c, const uint8_t *msg, size_t n)
+{
+	struct link_hello h;
+	struct err e = { 0, "" };
+
+	if (!link_is_welcome(msg, n)) {
+		if (link_hello_get(&h, msg, n, &e) == ERR_PERM) {
+			on_refusal(c, &h, &e);
+			return;
+		}
+		err_set(&e, ERR_PROTOCOL, "neither a welcome nor a refusal");
+	} else if (c->from_peer->dropped) {
+		err_set(&e, ERR_PERM, "it is no peer any more");
+	} else if (c->why.code) {
+		e = c->why;
+		say_no(c, &e);
+	} else {
+		conn_up(c, c->from_peer, c->boot);
+		return;
+	}
+	link_conn_fail(c, &e);
 }
 
 /* ---- reading -------------------------------------------------------------- */
@@ -411,7 +553,7 @@ static void deliver(struct link_conn *c)
 	struct err e;
 	int rv;
 
-	while (c->state == HELLO || c->state == UP) {
+	while (c->state == HELLO || c->state == ADMIT || c->state == UP) {
 		size_t max = c->state == UP ? NET_MESSAGE_MAX : LINK_HELLO_MAX;
 
 		rv = link_frame_next(c->plain.data + at, c->plain.len - at, max,
@@ -427,6 +569,8 @@ static void deliver(struct link_conn *c)
 		at += used;
 		if (c->state == HELLO) {
 			on_hello(c, msg, len);
+		} else if (c->state == ADMIT) {
+			on_welcome(c, msg, len);
 		} else if (len) {
 			c->peer->stats.messages_in++;
 			c->peer->stats.bytes_in += len;
@@ -499,6 +643,7 @@ struct link_conn *link_conn_new(struct link_net *l, bool dialed)
 
 	c->net = l;
 	c->dialed = dialed;
+	c->version = LINK_VERSION;
 	list_append(&l->conns, &c->link);
 	AZ(uv_tcp_init(l->loop, &c->tcp));
 	c->tcp.data = c;
@@ -517,6 +662,10 @@ void link_conn_start(struct link_conn *c)
 	int rv = 0;
 
 	uv_tcp_nodelay(&c->tcp, 1);
+	if (c->dialed && c->peer->version) {
+		c->version = c->peer->version;
+		c->peer->version = 0; /* it may be another one next time */
+	}
 	if (l->server) {
 		c->state = SHAKE;
 		rv = tls_new(&c->tls, c->dialed ? l->client : l->server, NULL,

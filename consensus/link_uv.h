@@ -12,12 +12,17 @@
 
 #define LINK_READ_BYTES (256u << 10)
 
-enum state { RESOLVE, CONNECT, SHAKE, HELLO, UP, CLOSED };
+enum state { RESOLVE, CONNECT, SHAKE, HELLO, ADMIT, UP, CLOSED };
 
 struct link_conn {
 	struct list link; /* net->conns */
 	struct link_net *net;
 	struct link_peer *peer; /* of an accepted one: known from UP on */
+	/* Of an accepted one: who it says it is, and the certificate agrees. */
+	struct link_peer *from_peer;
+	enum { REFUSED_NOT, REFUSED_HERE, REFUSED_THERE } disk; /* was turned away */
+	unsigned version; /* of its hello */
+	uint64_t boot;
 	enum state state;
 	bool dialed, writing, tcp_open, resolving, broken;
 	uv_tcp_t tcp;
@@ -32,7 +37,7 @@ struct link_conn {
 	struct buf fly;   /* with libuv while `writing` */
 	size_t out_at, fly_at; /* of them written */
 	uint64_t deadline_ms, rx_ms, tx_ms;
-	struct err why; /* of `broken` */
+	struct err why; /* of `broken`, or in ADMIT of a refusal to come */
 };
 
 struct link_peer {
@@ -44,6 +49,7 @@ struct link_peer {
 	struct link_queue queue;
 	uint64_t retry_ms, dial_at_ms, boot;
 	unsigned attempts;
+	unsigned version; /* to be spoken at the next dial; 0: ours */
 	struct link_stats stats;
 };
 
@@ -51,8 +57,11 @@ struct link_net {
 	struct net net;
 	uv_loop_t *loop;
 	struct rand *rand;
-	uint64_t self, boot;
-	uint8_t cluster_id[16];
+	uint64_t self, boot, founders;
+	uint8_t cluster_id[16], disk_id[16];
+	uint32_t shards;
+	bool joined;
+	struct link_admit admit;
 	char cluster[LINK_CLUSTER_NAME_MAX + 1];
 	unsigned keepalive_ms, dead_ms, tick_ms;
 	struct tls_ctx *server, *client;

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/metric.h"
+#include "consensus/link.h"
 #include "gateway/admin_impl.h"
 #include "gateway/conn.h"
 
@@ -71,11 +72,32 @@ static void set_num(json_t *o, const char *name, uint64_t n)
 
 /* ---- the node --------------------------------------------------------------- */
 
+/* Peers that turn this node away for its disk, and those that it turns away. */
+static void disks_refused(const struct gateway *g, json_t *o)
+{
+	json_t *list = json_array();
+	struct link_stats st;
+	char why[160] = "";
+	unsigned by, i;
+
+	by = g->links ? link_refused(g->links, why) : 0;
+	set_num(o, "by", by);
+	if (by)
+		json_object_set_new(o, "why", json_string(why));
+	for (i = 1; g->links && i < NET_NODE_MAX; i++)
+		if (link_stats(g->links, i, &st) == 0 && st.refused_here)
+			json_array_append_new(list, json_integer(i));
+	if (json_array_size(list))
+		json_object_set(o, "peers", list);
+	json_decref(list);
+}
+
 static void status(struct admin_req *r)
 {
 	struct gateway *g = r->g;
 	struct node_info ni;
 	json_t *o = json_object(), *j = json_object(), *d = json_object();
+	json_t *refused = json_object();
 	char *listen;
 
 	node_info(g->node, &ni);
@@ -100,6 +122,8 @@ static void status(struct admin_req *r)
 	set_num(d, "free_bytes", ni.disk_free);
 	set_num(d, "size_bytes", ni.disk_total);
 	json_object_set_new(o, "disk", d);
+	disks_refused(g, refused);
+	json_object_set_new(o, "disk_refused", refused);
 	set_num(j, "groups", ni.journal.groups);
 	set_num(j, "requests", ni.journal.requests);
 	set_num(j, "entries", ni.journal.entries);

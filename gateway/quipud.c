@@ -1,6 +1,6 @@
 /* quipud: one server with every role.
  *
- *   options -> conf -> disk, node.meta -> link -> node -> gateway -> loop
+ *   options -> conf -> disk, node.meta, known -> link -> node -> gateway -> loop
  *
  * One turn of the loop: events of sockets and disks, node_turn(),
  * gateway_flush(), block until the next event or timer. */
@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/conf.h"
 #include "base/logf.h"
+#include "consensus/known.h"
 #include "consensus/link.h"
 #include "consensus/node.h"
 #include "gateway/gateway.h"
@@ -34,6 +35,7 @@ struct quipud {
 	uv_signal_t sigint, sigterm, sighup;
 	struct conf conf;
 	struct nodemeta meta; /* what the data folder says */
+	struct known known;   /* disks of the peers */
 	struct disk *disk;
 	struct net *net;
 	struct node *node;
@@ -233,6 +235,8 @@ static int open_disk(struct quipud *q, struct err *e)
 		return err_wrap(e, "data folder %s", q->conf.node.data);
 	wanted(&q->conf, m);
 	rv = nodemeta_open(q->disk, m, &rand_real, &made, e);
+	if (!rv)
+		rv = known_open(&q->known, q->disk, m, e);
 	if (rv)
 		return err_wrap(e, "data folder %s", q->conf.node.data);
 	if (made)
@@ -261,6 +265,10 @@ static int open_links(struct quipud *q, struct err *e)
 		.ca = c->tls.ca[0] ? c->tls.ca : NULL,
 		.cert = c->tls.cert[0] ? c->tls.cert : NULL,
 		.key = c->tls.key[0] ? c->tls.key : NULL,
+		.joined = q->meta.joined,
+		.founders = q->meta.founders,
+		.shards = q->meta.shards,
+		.admit = known_link_admit(&q->known),
 		.keepalive_ms = (unsigned)c->peers.keepalive_ms,
 		.dead_ms = (unsigned)c->peers.dead_ms,
 	};
@@ -270,6 +278,7 @@ static int open_links(struct quipud *q, struct err *e)
 	if (c->n_peers == 0)
 		return 0;
 	conf_cluster_id(c, lc.cluster_id);
+	memcpy(lc.disk_id, q->meta.disk_id, sizeof lc.disk_id);
 	for (i = 0; i < c->n_peers; i++)
 		peers[i] = (struct link_peer_config){ c->peer[i].id,
 						      c->peer[i].addr };

@@ -1,6 +1,7 @@
 /* What operators and their machines ask for: alive, ready, figures, public keys;
  * and the door to the stream. */
 #include "base/metric.h"
+#include "consensus/link.h"
 #include "gateway/http.h"
 
 #include <string.h>
@@ -15,6 +16,8 @@ static void livez(struct http_req *r)
 /* May clients be sent here? */
 static void readyz(struct http_req *r)
 {
+	char why[160];
+
 	if (gateway_is_ready(r->g)) {
 		buf_puts(&r->reply, "ready\n");
 		http_reply(r, 200, "text/plain; charset=utf-8");
@@ -24,6 +27,9 @@ static void readyz(struct http_req *r)
 	if (r->g->leaving)
 		http_problem(r, 503, "draining", "The server is going away",
 			     NULL);
+	else if (r->g->links && link_refused(r->g->links, why))
+		http_problem(r, 503, "disk-refused", "Peers know another disk "
+			     "of this node", why);
 	else
 		http_problem(r, 503, "no-leader",
 			     "Some shard has no leader, or a replica is faulty",
@@ -33,8 +39,10 @@ static void readyz(struct http_req *r)
 static void gauges(struct gateway *g)
 {
 	struct node_info ni;
+	char why[160];
 
 	node_info(g->node, &ni);
+	metric_set(M_LINK_REFUSED_BY, g->links ? link_refused(g->links, why) : 0);
 	metric_set(M_SHARDS_LED, ni.led);
 	metric_set(M_SHARDS_FAULTY, ni.faulty);
 	metric_set(M_DIRTY_BYTES, ni.dirty_bytes);

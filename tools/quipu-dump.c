@@ -14,7 +14,7 @@
 static const char usage[] =
 	"usage: quipu-dump [options] FILE|FOLDER...\n"
 	"\n"
-	"Prints what the files of a node hold, one thing a line: node.meta, members,\n"
+	"Prints what the files of a node hold, one thing a line: node.meta, members, known,\n"
 	"journal (*.jnl), segments (*.seg), their indexes (*.idx), Merkle leaves (*.hash), rows\n"
 	"(state.mdb); and a client's file (device.log).  A folder is searched through.\n"
 	"Nothing is written.\n"
@@ -54,6 +54,8 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 		return dump_nodemeta(d, path, e);
 	if (!strcmp(name, "members"))
 		return dump_members(d, path, e);
+	if (!strcmp(name, "known") || !strcmp(name, "known.2"))
+		return dump_known(d, path, e);
 	if (ends(name, ".seg"))
 		return dump_segment(d, path, e);
 	if (ends(name, ".idx"))
@@ -81,6 +83,7 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 static bool known(const char *name)
 {
 	return !strncmp(name, "node.meta", 9) || !strcmp(name, "members") ||
+	       !strcmp(name, "known") || !strcmp(name, "known.2") ||
 	       ends(name, ".seg") ||
 	       ends(name, ".idx") || ends(name, ".hash") || ends(name, ".mdb") ||
 	       ends(name, "device.log");

@@ -208,6 +208,10 @@ CASES = [
     ("unreachable", ERROR, put(["shards"], "gone"), "closed the connection"),
     ("node-down", WARN, put(["nodes", "nodes", 0, "up"], False), "node 1, others have"),
     ("node-down", ERROR, everywhere(["nodes", "nodes", 2, "up"], False), "no node has"),
+    ("disk-refused", ERROR, put(["status", "disk_refused"], {"by": 2, "why": "empty"}),
+     "empty"),
+    ("disk-refused", ERROR, put(["status", "disk_refused"], {"by": 0, "peers": [3]}),
+     "node 2 does not let its disk in"),
     ("no-leader", ERROR, no_leader, "1 shard: 4"),
     ("faulty", ERROR, lambda s: s[2]["shards"]["shards"][3].update(
         faulty=True, why="rot"), "shard 3: rot"),

@@ -94,7 +94,44 @@ struct setup {
 	uint16_t peer_port;
 	unsigned keepalive_ms, dead_ms;
 	uint8_t cluster_byte;
+	struct door *door; /* who may come; NULL: all */
+	uint64_t founders;
 };
+
+/* Who may come, and what was heard of it. */
+struct door {
+	int verdict;     /* for all */
+	bool mute;       /* once refused elsewhere, for good */
+	unsigned asked, refused;
+	bool none;       /* the last one named no disk */
+	uint8_t disk_id[16];
+	bool joined;
+};
+
+static int door_admit(void *arg, uint64_t id, const uint8_t disk_id[16],
+		      bool joined, struct err *e)
+{
+	struct door *d = arg;
+
+	d->asked++;
+	d->none = !disk_id;
+	if (disk_id)
+		memcpy(d->disk_id, disk_id, 16);
+	d->joined = joined;
+	if (d->verdict)
+		err_set(e, d->verdict, "node %u has an empty disk", (unsigned)id);
+	return d->verdict;
+}
+
+static bool door_refused(void *arg, uint64_t id, const char *why)
+{
+	struct door *d = arg;
+
+	(void)id;
+	assert_non_null(strstr(why, "empty disk"));
+	d->refused++;
+	return d->mute;
+}
 
 static int node_try(struct node *n, uint64_t id, const struct setup *s,
 		    struct err *e)
@@ -108,13 +145,19 @@ static int node_try(struct node *n, uint64_t id, const struct setup *s,
 				 .peers = &peer,
 				 .n_peers = 1,
 				 .keepalive_ms = s->keepalive_ms,
-				 .dead_ms = s->dead_ms };
+				 .dead_ms = s->dead_ms,
+				 .founders = s->founders,
+				 .joined = s->cluster_byte == 0 && id == 3 };
 	int rv;
 
 	memset(n, 0, sizeof *n);
 	n->id = id;
 	assert_int_equal(uv_loop_init(&n->loop), 0);
 	memset(c.cluster_id, 7 + s->cluster_byte, sizeof c.cluster_id);
+	memset(c.disk_id, (int)(64 + id), sizeof c.disk_id);
+	if (s->door)
+		c.admit = (struct link_admit){ door_admit, door_refused,
+					       s->door };
 	snprintf(addr, sizeof addr, "127.0.0.1:%u", s->peer_port);
 	if (s->cert) {
 		snprintf(ca, sizeof ca, "%s/%s.crt", dir, s->ca ? s->ca : "ca");
@@ -668,6 +711,7 @@ static void strangers_are_turned_away(void **state)
 			break;
 		default: /* a good hello, then a frame beyond the limit */
 			link_hello_put(&b, &h);
+			link_welcome_put(&b);
 			buf_u32(&b, NET_MESSAGE_MAX + 1);
 		}
 		assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
@@ -678,7 +722,7 @@ static void strangers_are_turned_away(void **state)
 		assert_int_equal(n.messages, 0);
 		node_close(&n);
 	}
-	assert_non_null(strstr(log_text, "version 2"));
+	assert_non_null(strstr(log_text, "version 3"));
 	assert_non_null(strstr(log_text, "ERR_TOO_LARGE"));
 	buf_release(&b);
 }
@@ -707,6 +751,191 @@ static void silent_strangers_are_few(void **state)
 	for (i = 0; i < LINK_ACCEPTING_MAX + 4; i++)
 		close(fds[i]);
 	node_close(&n);
+}
+
+/* ---- disks ----------------------------------------------------------------- */
+
+/* Whoever refuses, the dialer or the dialled: nobody hears anything, both know why,
+ * and it is asked again until the answer is another one. */
+static void another_disk_is_refused(void **state)
+{
+	unsigned who;
+
+	(void)state;
+	for (who = 1; who <= 2; who++) {
+		struct door here = { .verdict = ERR_PERM }, there = { 0 };
+		struct setup s2 = n2_tls, s1 = { .cert = "n1", .peer = 2 };
+		struct node a, b, *no, *yes;
+		struct link_stats st;
+		char why[160];
+
+		s1.door = who == 1 ? &here : &there;
+		s2.door = who == 2 ? &here : &there;
+		node_open(&b, 2, &s2);
+		s1.peer_port = link_port(b.net);
+		node_open(&a, 1, &s1);
+		no = who == 1 ? &a : &b;
+		yes = who == 1 ? &b : &a;
+		WAIT(&a, &b, there.refused >= 3);
+		assert_int_equal(a.ups[2] + b.ups[1], 0);
+		assert_int_equal(here.refused, 0);
+		assert_int_equal(here.disk_id[0], 64 + yes->id);
+		assert_int_equal(link_refused(yes->net, why), 1);
+		assert_non_null(strstr(why, "has an empty disk"));
+		assert_int_equal(link_refused(no->net, why), 0);
+		assert_int_equal(link_stats(no->net, yes->id, &st), 0);
+		assert_true(st.refused_here && !st.refused_there && !st.up);
+		assert_int_equal(link_stats(yes->net, no->id, &st), 0);
+		assert_true(st.refused_there && !st.refused_here && !st.up);
+		assert_non_null(strstr(log_text, "event=peer_disk_refused"));
+		assert_non_null(strstr(log_text, "event=disk_refused"));
+		/* An operator approves. */
+		here.verdict = 0;
+		WAIT(&a, &b, is_up(&a, 2) && is_up(&b, 1));
+		assert_int_equal(link_refused(yes->net, why), 0);
+		assert_int_equal(send_counter(&a, 2, 0, 8), 0);
+		assert_int_equal(send_counter(&b, 1, 0, 8), 0);
+		WAIT(&a, &b, a.messages == 1 && b.messages == 1);
+		pair_close(&a, &b);
+	}
+}
+
+/* A node that is refused for good is not heard by those who would hear it either. */
+static void refused_by_one_silent_to_all(void **state)
+{
+	struct door mute = { .mute = true }, firm = { .verdict = ERR_PERM };
+	struct setup s2 = n2_tls, s3 = { .cert = "n3", .peer = 1, .peer_port = 1 };
+	struct setup s1 = { .cert = "n1", .peer = 3 };
+	struct err e = { 0, "" };
+	struct node a, b, c;
+	char at[32];
+
+	(void)state;
+	s1.door = &mute;
+	s2.door = &firm;
+	node_open(&c, 3, &s3);
+	s1.peer_port = link_port(c.net);
+	node_open(&a, 1, &s1);
+	WAIT(&a, &c, is_up(&a, 3) && is_up(&c, 1));
+	assert_true(mute.joined);
+	node_open(&b, 2, &s2);
+	snprintf(at, sizeof at, "127.0.0.1:%u", link_port(b.net));
+	assert_int_equal(link_peer_set(a.net, 2, at, &e), 0);
+	WAIT(&a, &b, mute.refused && a.downs[3] == 1);
+	WAIT(&a, &c, c.downs[1] == 1);
+	/* Those that it would dial, and that dial it, still tell it why. */
+	mute.verdict = ERR_FAULTY;
+	mute.refused = 0;
+	WAIT(&a, &b, mute.refused);
+	node_close(&a);
+	node_close(&b);
+	memset(&mute, 0, sizeof mute);
+	mute.mute = true;
+	mute.verdict = ERR_FAULTY;
+	s2.door = &mute;
+	s1.door = &firm;
+	s1.peer = 2;
+	node_open(&b, 2, &s2);
+	s1.peer_port = link_port(b.net);
+	node_open(&a, 1, &s1);
+	WAIT(&a, &b, mute.refused);
+	firm.verdict = 0;
+	firm.asked = 0;
+	WAIT(&a, &b, firm.asked >= 2);
+	assert_int_equal(b.ups[1], 0);
+	pair_close(&a, &b);
+	node_close(&c);
+}
+
+static void founders_must_agree(void **state)
+{
+	struct setup s1 = { .cert = "n1", .founders = 6 }, s2 = n2_tls;
+
+	(void)state;
+	s2.founders = 14;
+	expect_refused(s1, s2, "refused by the peer: node 1 says that nodes 6",
+		       "event=link_refused");
+}
+
+static bool frame_is_here(int fd, uint8_t *p, size_t n)
+{
+	return recv(fd, p, n, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)n &&
+	       recv(fd, p, n, 0) == (ssize_t)n;
+}
+
+/* Node 2 is of the version before, which knows no disks: it says so once. */
+static void the_version_before_is_understood(void **state)
+{
+	struct link_hello h = { .version = LINK_VERSION_OLD, .from = 1, .to = 2 };
+	struct sockaddr_in sa = { .sin_family = AF_INET };
+	struct setup plain = { .peer = 2 };
+	uint8_t got[LINK_FRAME_HEADER + LINK_HELLO_LEN];
+	struct door door = { 0 };
+	struct buf b = BUF_INIT;
+	socklen_t len = sizeof sa;
+	struct node n;
+	int at, fd;
+
+	(void)state;
+	plain.door = &door;
+	/* It dials. */
+	plain.peer = 1;
+	plain.peer_port = 1;
+	node_open(&n, 2, &plain);
+	memset(h.cluster_id, 7, 16);
+	link_hello_put(&b, &h);
+	fd = stranger(link_port(n.net));
+	assert_int_equal(b.len, LINK_FRAME_HEADER + LINK_HELLO_LEN_1);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+	WAIT(&n, NULL, frame_is_here(fd, got, b.len));
+	assert_int_equal(get_u16(got + 8), LINK_VERSION_OLD);
+	assert_int_equal(n.ups[1], 1);
+	assert_true(door.none);
+	close(fd);
+	node_close(&n);
+
+	/* It is dialled. */
+	at = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		    0);
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(at, (struct sockaddr *)&sa, sizeof sa), 0);
+	assert_int_equal(listen(at, 4), 0);
+	assert_int_equal(getsockname(at, (struct sockaddr *)&sa, &len), 0);
+	plain.peer = 2;
+	plain.peer_port = ntohs(sa.sin_port);
+	door.none = false;
+	node_open(&n, 1, &plain);
+	turn(&n);
+	WAIT(&n, NULL, (fd = accept(at, NULL, NULL)) >= 0 || errno != EAGAIN);
+	WAIT(&n, NULL, frame_is_here(fd, got, sizeof got));
+	assert_int_equal(get_u16(got + 8), LINK_VERSION);
+	buf_clear(&b);
+	link_refusal_put(&b, false, "the peer speaks version 2 of the link "
+			 "protocol, this node version 1");
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+	close(fd);
+	WAIT(&n, NULL, (fd = accept(at, NULL, NULL)) >= 0 ||
+		       errno != EAGAIN);
+	assert_true(fd >= 0);
+	WAIT(&n, NULL, frame_is_here(fd, got, LINK_FRAME_HEADER +
+					     LINK_HELLO_LEN_1));
+	assert_int_equal(get_u16(got + 8), LINK_VERSION_OLD);
+	buf_clear(&b);
+	h.from = 2;
+	h.to = 1;
+	link_hello_put(&b, &h);
+	assert_int_equal(write(fd, b.data, b.len), (ssize_t)b.len);
+	WAIT(&n, NULL, is_up(&n, 2));
+	assert_true(door.none);
+	/* No welcome: it would be a message. */
+	assert_int_equal(send_counter(&n, 2, 5, 8), 0);
+	turn(&n);
+	WAIT(&n, NULL, frame_is_here(fd, got, 12));
+	assert_int_equal(get_u64(got + 4), 5);
+	close(fd);
+	close(at);
+	node_close(&n);
+	buf_release(&b);
 }
 
 /* A node that joins, moves, and leaves, while links run. */
@@ -894,6 +1123,11 @@ int main(void)
 		cmocka_unit_test_setup(bad_configurations_are_named, setup_one),
 		cmocka_unit_test_setup(strangers_are_turned_away, setup_one),
 		cmocka_unit_test_setup(silent_strangers_are_few, setup_one),
+		cmocka_unit_test_setup(another_disk_is_refused, setup_one),
+		cmocka_unit_test_setup(refused_by_one_silent_to_all, setup_one),
+		cmocka_unit_test_setup(founders_must_agree, setup_one),
+		cmocka_unit_test_setup(the_version_before_is_understood,
+				       setup_one),
 		cmocka_unit_test_setup(peers_come_and_go, setup_one),
 		cmocka_unit_test_setup(close_at_any_time, setup_one),
 		cmocka_unit_test_setup(figures, setup_one),

@@ -31,6 +31,7 @@ void out_damage(struct dump *d, const char *file, uint64_t offset,
 /* Paths are relative to the disk.  0, or ERR_ when the file cannot be read. */
 int dump_nodemeta(struct dump *d, const char *path, struct err *e);
 int dump_members(struct dump *d, const char *path, struct err *e);
+int dump_known(struct dump *d, const char *path, struct err *e);
 int dump_journal(struct dump *d, const char *dir, const char *only,
 		 struct err *e);
 int dump_segment(struct dump *d, const char *path, struct err *e);

@@ -1,8 +1,9 @@
-/* node.meta, members and the journal. */
+/* node.meta, members, known peers and the journal. */
 #include "base/alloc.h"
 #include "base/cursor.h"
 #include "consensus/cmd.h"
 #include "consensus/group.h"
+#include "consensus/known.h"
 #include "consensus/members.h"
 #include "log/journal.h"
 #include "log/nodemeta.h"
@@ -79,6 +80,50 @@ int dump_members(struct dump *d, const char *path, struct err *e)
 	}
 	free(t);
 	free(p);
+	return 0;
+}
+
+int dump_known(struct dump *d, const char *path, struct err *e)
+{
+	struct known k = { 0 };
+	uint8_t *p;
+	size_t n;
+	unsigned i;
+	int rv = dump_read(d, path, 65536, &p, &n, e);
+
+	if (rv)
+		return rv;
+	rv = known_decode(&k, p, n, e);
+	free(p);
+	if (rv) {
+		out_damage(d, path, 0, e->msg);
+		return 0;
+	}
+	if (d->quiet)
+		return 0;
+	out_begin(d, "known", path, 0);
+	out_u(d, "seq", k.seq);
+	out_u(d, "node", k.self);
+	out_hex(d, "cluster", k.cluster_id, 16);
+	if (k.refused_by)
+		out_u(d, "refused_by", k.refused_by);
+	out_end(d);
+	for (i = 0; i < NET_NODE_MAX; i++) {
+		const struct known_peer *it = &k.peers[i];
+
+		if (!it->seen && !it->serial)
+			continue;
+		out_begin(d, "peer", path, KNOWN_ROWS + i * KNOWN_ROW);
+		out_u(d, "node", i);
+		if (it->seen)
+			out_hex(d, "disk", it->disk_id, 16);
+		out_u(d, "joined", it->joined);
+		if (it->any)
+			out_u(d, "any", 1);
+		if (it->serial)
+			out_u(d, "serial", it->serial);
+		out_end(d);
+	}
 	return 0;
 }
 

@@ -123,6 +123,42 @@ static void check_nodes(struct doctor *d, const struct people *p)
 			    "%u of %u nodes are up", p->ups, p->members);
 }
 
+/* Each node once, by its own word or by that of one that turns it away. */
+static void check_refused(struct doctor *d)
+{
+	bool said[NET_NODE_MAX] = { false };
+	char name[24];
+
+	EACH(d, nd) {
+		const char *why = json_string_value(in(nd->status, "disk_refused",
+						       "why"));
+		uint64_t id = ctl_u(nd->status, "id");
+
+		if (!number(nd->status, "disk_refused", "by"))
+			continue;
+		if (id < NET_NODE_MAX)
+			said[id] = true;
+		doctor_find(d, DOCTOR_DISK_REFUSED, DOCTOR_ERROR,
+			    node_name(nd, name), "%s", why ? why : "?");
+	}
+	EACH(d, nd) {
+		json_t *id;
+		size_t i;
+
+		json_array_foreach(in(nd->status, "disk_refused", "peers"), i, id) {
+			uint64_t peer = (uint64_t)json_integer_value(id);
+
+			if (peer == 0 || peer >= NET_NODE_MAX || said[peer])
+				continue;
+			said[peer] = true;
+			doctor_find(d, DOCTOR_DISK_REFUSED, DOCTOR_ERROR,
+				    id_name(peer, name), "node %" PRIu64
+				    " does not let its disk in",
+				    ctl_u(nd->status, "id"));
+		}
+	}
+}
+
 /* ---- shards ------------------------------------------------------------------ */
 
 static void check_leaders(struct doctor *d)
@@ -410,6 +446,7 @@ void doctor_checks(struct doctor *d)
 
 	meet(d, &p);
 	check_nodes(d, &p);
+	check_refused(d);
 	check_leaders(d);
 	check_replicas(d, &p);
 	check_disks(d);
