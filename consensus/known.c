@@ -216,10 +216,16 @@ static int refuse_disk(uint64_t id, bool joined, struct err *e)
 		       id, id);
 }
 
-int known_admit(struct known *k, uint64_t id, const uint8_t disk_id[16],
+static bool same_disk(const struct known_peer *p, const uint8_t disk_id[16],
+		      bool joined)
+{
+	return p->seen && !memcmp(p->disk_id, disk_id, 16) && p->joined == joined;
+}
+
+int known_check(const struct known *k, uint64_t id, const uint8_t disk_id[16],
 		bool joined, struct err *e)
 {
-	struct known_peer *p, now;
+	const struct known_peer *p;
 
 	AN(id > 0 && id < NET_NODE_MAX);
 	p = &k->peers[id];
@@ -227,12 +233,11 @@ int known_admit(struct known *k, uint64_t id, const uint8_t disk_id[16],
 		return err_set(e, ERR_FAULTY, "node %" PRIu64 " was refused by "
 			       "node %" PRIu64 " for its disk and talks to "
 			       "nobody", k->self, k->refused_by);
-	if (!disk_id)
-		return p->seen ? err_set(e, ERR_PERM, "node %" PRIu64 " has named "
-					 "a disk before and names none now: an "
-					 "older version is not let in again", id)
-			       : 0;
-	if (p->seen && !memcmp(p->disk_id, disk_id, 16) && p->joined == joined)
+	if (!disk_id && p->seen)
+		return err_set(e, ERR_PERM, "node %" PRIu64 " has named a disk "
+			       "before and names none now: an older version is "
+			       "not let in again", id);
+	if (!disk_id || same_disk(p, disk_id, joined))
 		return 0;
 	if (p->any ? !joined : p->seen)
 		return refuse_disk(id, joined, e);
@@ -245,14 +250,38 @@ int known_admit(struct known *k, uint64_t id, const uint8_t disk_id[16],
 			       "node %" PRIu64 " was not there when the cluster "
 			       "was made: start it with --join on an empty "
 			       "folder (node %" PRIu64 ")", id, id);
-	now = (struct known_peer){ .seen = true, .joined = joined,
-				   .serial = p->serial };
+	return 0;
+}
+
+int known_admit(struct known *k, uint64_t id, const uint8_t disk_id[16],
+		bool joined, struct err *e)
+{
+	struct known_peer now = { .seen = true, .joined = joined };
+	int rv = known_check(k, id, disk_id, joined, e);
+
+	if (rv || !disk_id || same_disk(&k->peers[id], disk_id, joined))
+		return rv;
+	now.serial = k->peers[id].serial;
 	memcpy(now.disk_id, disk_id, 16);
-	if (save_peer(k, id, &now, e))
+	rv = save_peer(k, id, &now, e);
+	if (rv)
 		return err_wrap(e, "node %" PRIu64 " cannot be written down", id);
 	log_event(LOG_INFO, "peer_disk_known", "peer=%" PRIu64 " joined=%s", id,
 		  joined ? "yes" : "no");
 	return 0;
+}
+
+int known_learn(struct known *k, uint64_t id, const uint8_t disk_id[16], bool joined,
+		struct err *e)
+{
+	struct known_peer now = { .seen = true, .joined = joined };
+
+	if (id == 0 || id >= NET_NODE_MAX || id == k->self || k->peers[id].seen ||
+	    k->peers[id].any)
+		return 0;
+	now.serial = k->peers[id].serial;
+	memcpy(now.disk_id, disk_id, 16);
+	return save_peer(k, id, &now, e);
 }
 
 bool known_refused(struct known *k, uint64_t by)
@@ -280,7 +309,8 @@ int known_approve(struct known *k, uint64_t id, const uint8_t disk_id[16],
 	if (id == 0 || id >= NET_NODE_MAX)
 		return err_set(e, ERR_INVALID, "node id %" PRIu64 " is not 1 to %d",
 			       id, NET_NODE_MAX - 1);
-	if (id == k->self || serial <= k->peers[id].serial)
+	if (id == k->self || serial <= k->peers[id].serial ||
+	    (disk_id && same_disk(&k->peers[id], disk_id, true)))
 		return 0;
 	if (disk_id) {
 		now.seen = true;

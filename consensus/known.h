@@ -45,9 +45,11 @@ struct known {
 int known_open(struct known *k, struct disk *disk, const struct nodemeta *m,
 	       struct err *e);
 
-/* May a peer come with this disk?  0: yes, and it is written down.  ERR_PERM: another
+/* May a peer come with this disk?  0: yes; known_admit() also writes it down.  ERR_PERM: another
  * one is known.  ERR_FAULTY: this node's own disk was refused.  Or the disk's error.
  * disk_id NULL: it says none (an older version), good for one that never said one. */
+int known_check(const struct known *k, uint64_t id, const uint8_t disk_id[16],
+		bool joined, struct err *e);
 int known_admit(struct known *k, uint64_t id, const uint8_t disk_id[16],
 		bool joined, struct err *e);
 /* A peer refused this node's disk: true where that ends all talk, durably. */
@@ -59,6 +61,11 @@ bool known_refused(struct known *k, uint64_t by);
  * not above the last is an old one and changes nothing.  0, or the disk's error. */
 int known_approve(struct known *k, uint64_t id, const uint8_t disk_id[16],
 		  uint64_t serial, struct err *e);
+
+/* The cluster says which disk node `id` has: written down where this node has not met
+ * it yet, so that it need not be believed at first sight.  0, or the disk's error. */
+int known_learn(struct known *k, uint64_t id, const uint8_t disk_id[16], bool joined,
+		struct err *e);
 
 /* known_admit() and known_refused() for a link. */
 struct link_admit known_link_admit(struct known *k);

@@ -8,10 +8,10 @@
 #include "base/alloc.h"
 #include "base/conf.h"
 #include "base/logf.h"
-#include "consensus/known.h"
 #include "consensus/link.h"
 #include "consensus/node.h"
 #include "gateway/gateway.h"
+#include "gateway/peers.h"
 #include "log/nodemeta.h"
 
 #include <errno.h>
@@ -36,6 +36,7 @@ struct quipud {
 	struct conf conf;
 	struct nodemeta meta; /* what the data folder says */
 	struct known known;   /* disks of the peers */
+	struct peers peers;
 	struct disk *disk;
 	struct net *net;
 	struct node *node;
@@ -176,6 +177,10 @@ static void stop(void *arg)
 	q->stopping = true;
 	log_event(LOG_INFO, "stopping", "node=%" PRIu64, q->conf.node.id);
 	notify("STOPPING=1");
+	if (!q->gateway) { /* it still waits to be let in */
+		uv_stop(&q->loop);
+		return;
+	}
 	gateway_leave(q->gateway);
 	node_leave(q->node, on_left, q);
 }
@@ -246,9 +251,6 @@ static int open_disk(struct quipud *q, struct err *e)
 		log_event(LOG_WARN, "join_ignored", "node=%" PRIu64, m->node_id);
 	if (q->conf.shards.count)
 		m->shards = (uint32_t)q->conf.shards.count; /* checked by the log */
-	if (m->joined && !m->shards)
-		return err_set(e, ERR_CONFIG, "a node that joins must be told "
-			       "how many shards the cluster has: shards.count");
 	return 0;
 }
 
@@ -268,7 +270,7 @@ static int open_links(struct quipud *q, struct err *e)
 		.joined = q->meta.joined,
 		.founders = q->meta.founders,
 		.shards = q->meta.shards,
-		.admit = known_link_admit(&q->known),
+		.admit = peers_admit(&q->peers),
 		.keepalive_ms = (unsigned)c->peers.keepalive_ms,
 		.dead_ms = (unsigned)c->peers.dead_ms,
 	};
@@ -279,10 +281,54 @@ static int open_links(struct quipud *q, struct err *e)
 		return 0;
 	conf_cluster_id(c, lc.cluster_id);
 	memcpy(lc.disk_id, q->meta.disk_id, sizeof lc.disk_id);
-	for (i = 0; i < c->n_peers; i++)
+	q->peers.known = &q->known;
+	for (i = 0; i < c->n_peers; i++) {
 		peers[i] = (struct link_peer_config){ c->peer[i].id,
 						      c->peer[i].addr };
+		q->peers.configured |= 1ull << c->peer[i].id;
+	}
 	return link_open(&q->net, &q->loop, &lc, &rand_real, e);
+}
+
+static void on_asked_up(void *arg, uint64_t peer)
+{
+	struct quipud *q = arg;
+	struct link_stats st;
+
+	if (link_stats(q->net, peer, &st) || !st.shards || q->meta.shards)
+		return;
+	q->meta.shards = st.shards;
+	log_event(LOG_INFO, "join_told", "peer=%" PRIu64 " shards=%u", peer,
+		  st.shards);
+	uv_stop(&q->loop);
+}
+
+static void on_asked_closed(void *arg)
+{
+	struct quipud *q = arg;
+
+	q->net = NULL;
+	uv_stop(&q->loop);
+}
+
+/* A node that joins learns from the hello of a peer how many shards the cluster has,
+ * once; it waits until one lets it in.  Then the links begin anew, for the node. */
+static int ask_shards(struct quipud *q, struct err *e)
+{
+	if (!q->meta.joined || q->meta.shards || !q->net)
+		return 0;
+	log_event(LOG_INFO, "join_waits", "node=%" PRIu64, q->conf.node.id);
+	q->net->on_up = on_asked_up;
+	q->net->arg = q;
+	uv_run(&q->loop, UV_RUN_DEFAULT);
+	if (q->stopping)
+		return 0;
+	link_close(q->net, on_asked_closed, q);
+	while (q->net)
+		uv_run(&q->loop, UV_RUN_DEFAULT);
+	if (nodemeta_save(q->disk, &q->meta, e))
+		return err_wrap(e, "data folder %s", q->conf.node.data);
+	return open_links(q, e);
 }
 
 static int open_node(struct quipud *q, struct err *e)
@@ -356,6 +402,7 @@ static void on_walk_close(uv_handle_t *h, void *arg)
 static void run(struct quipud *q)
 {
 	gateway_on_drain(q->gateway, stop, q);
+	peers_watch(&q->peers, q->net, q->node);
 	if (q->net)
 		gateway_links(q->gateway, q->net);
 	uv_prepare_init(&q->loop, &q->prepare);
@@ -427,12 +474,14 @@ static int serve(struct quipud *q)
 	if (!rv)
 		rv = open_links(q, &e);
 	if (!rv)
+		rv = ask_shards(q, &e);
+	if (!rv && !q->stopping)
 		rv = open_node(q, &e);
-	if (!rv)
+	if (!rv && !q->stopping)
 		rv = gateway_open(&q->gateway, &q->loop, q->node, &q->conf, &e);
 	if (rv)
 		fprintf(stderr, "quipud: %s\n", e.msg);
-	else
+	else if (q->gateway)
 		run(q);
 	if (q->gateway)
 		gateway_close(q->gateway);

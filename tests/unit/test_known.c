@@ -189,6 +189,33 @@ static void a_replacement_is_approved_once(void **state)
 	world_free(&w);
 }
 
+/* What others have met need not be believed at first sight. */
+static void the_cluster_knows_more(void **state)
+{
+	struct known k;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	open_good(&w, &k);
+	make_data(&w);
+	assert_int_equal(known_learn(&k, 4, disk_a, true, &w.e), 0);
+	assert_int_equal(known_check(&k, 4, disk_b, true, &w.e), ERR_PERM);
+	assert_int_equal(come(&w, &k, 2, disk_b, false), 0);
+	/* It does not overrule what was seen. */
+	assert_int_equal(known_learn(&k, 2, disk_c, false, &w.e), 0);
+	world_restart(&w);
+	open_good(&w, &k);
+	assert_int_equal(come(&w, &k, 2, disk_c, false), ERR_PERM);
+	assert_int_equal(come(&w, &k, 2, disk_b, false), 0);
+	assert_int_equal(come(&w, &k, 4, disk_b, true), ERR_PERM);
+	assert_int_equal(come(&w, &k, 4, disk_a, true), 0);
+	/* To ask is not to let in. */
+	assert_int_equal(known_check(&k, 5, disk_a, true, &w.e), 0);
+	assert_int_equal(known_check(&k, 5, disk_b, true, &w.e), 0);
+	world_free(&w);
+}
+
 static void a_refused_founder_refuses_all(void **state)
 {
 	struct known k;
@@ -319,6 +346,7 @@ int main(void)
 		cmocka_unit_test(bytes_are_as_documented),
 		cmocka_unit_test(the_first_disk_is_the_only_one),
 		cmocka_unit_test(a_replacement_is_approved_once),
+		cmocka_unit_test(the_cluster_knows_more),
 		cmocka_unit_test(a_refused_founder_refuses_all),
 		cmocka_unit_test(nothing_is_forgotten_in_silence),
 		cmocka_unit_test(power_cuts),
