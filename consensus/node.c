@@ -541,6 +541,7 @@ void node_tick(struct node *n)
 			meta_init(n, now_ms);
 		feature_tick(n);
 		members_tick(n, now_ms);
+		placing_tick(n, now_ms);
 		leaders_spread(n, now_ms);
 		if (n->stopping && n->cfg.n_members > 1)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
@@ -655,6 +656,7 @@ int node_open(struct node **out, const struct node_config *cfg,
 		env->net->on_message = rpc_on_message;
 		env->net->arg = n;
 	}
+	placing_open(n);
 	rv = feature_open(n, e);
 	if (!rv)
 		rv = members_open(n, e);
@@ -695,6 +697,7 @@ void node_close(struct node *n)
 	map_release(&n->peer_followers);
 	remotes_release(&n->remotes);
 	members_close(n);
+	placing_close(n);
 	buf_release(&n->snap.out);
 	buf_release(&n->scratch);
 	buf_release(&n->page);

@@ -14,6 +14,7 @@
 #include "consensus/group.h"
 #include "consensus/level.h"
 #include "consensus/net.h"
+#include "consensus/reconcile.h"
 #include "consensus/retain.h"
 #include "log/disk.h"
 #include "log/journal.h"
@@ -46,6 +47,7 @@ struct node_config {
 	struct level_config level;
 	uint64_t snapshot_rate; /* bytes a second, 0: the default */
 	struct retain_config retain;
+	struct reconcile_config placement;
 	/* The folder's own, as nodemeta_open() found or made it: the node keeps the
 	 * level and the epoch in it.  node_id 0: there is none. */
 	struct nodemeta meta;

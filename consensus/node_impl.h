@@ -5,6 +5,7 @@
 #include "consensus/feature.h"
 #include "consensus/install.h"
 #include "consensus/members.h"
+#include "consensus/placing.h"
 #include "consensus/shard.h"
 
 /* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
@@ -43,6 +44,7 @@ struct node {
 	uint64_t calls, subs;
 
 	struct members_node *members;
+	struct placing *placing;
 	struct snap_node snap;
 	struct retain_node retain;
 	struct feature_node feature;

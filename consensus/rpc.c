@@ -647,7 +647,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 		break;
 	default:
 		if (snap_on_message(n, peer, type, &c) ||
-		    members_on_message(n, type, &c))
+		    members_on_message(n, type, &c) ||
+		    placing_on_message(n, peer, type, &c))
 			break;
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,

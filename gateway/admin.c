@@ -49,6 +49,8 @@ static void req_free(struct admin_req *r)
 {
 	if (r->call)
 		route_cancel(&r->g->route, r->call);
+	if (r->drop)
+		r->drop(r);
 	list_remove(&r->link);
 	r->conn->n_reqs--;
 	json_decref(r->in);

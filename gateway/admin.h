@@ -44,6 +44,22 @@
  *                                       held, doomed, waiting, freed, ttl_s}]
  *   retention-ttl    seconds            -        of records without their own
  *   transfer         shard, to          -        leadership of a shard
+ *   node-list        -                  epoch, factor, needed, automatic, nodes [{id,
+ *                                       state, address, rack, disk, up, self,
+ *                                       successor, version, since_ms, replicas,
+ *                                       leads, waits}]; waits: another disk that
+ *                                       was turned away, "" for none
+ *   node-set         id                 version   [op: set|replace; state, address,
+ *                                       rack, disk, successor: what is to change;
+ *                                       version: refuse when the row has another;
+ *                                       made: true: only when there is no row]
+ *   places           [shard]            shards [{shard, leader, busy, members [{id,
+ *                                       voter, ready, match}]}], leader 0: unknown
+ *   plan             -                  total, stuck, unknown, steps [{op, shard,
+ *                                       node, from, why}], why [{shard, why}]
+ *                                       [id, state, successor, rack: as if the node
+ *                                       were so, and up; max: steps to be shown,
+ *                                       500 when absent]
  *   drain            -                  -        as SIGTERM
  *   reload           -                  links_until, gateway_until: certificates
  *                                       read again; error "refused": the old
@@ -57,7 +73,7 @@
  *   token            account, device    token, expires_s   [ttl: seconds,
  *                                       epoch: device epoch; asked when absent]
  *
- * Errors: bad-request, exists, held, feature-level, not-enabled, not-found, too-many-devices, unavailable
+ * Errors: bad-request, changed-meanwhile, wrong-state, in-use, exists, held, feature-level, not-enabled, not-found, too-many-devices, unavailable
  * (detail says whether the outcome is unknown), no-leader, busy, refused,
  * internal. */
 #ifndef QUIPU_GATEWAY_ADMIN_H

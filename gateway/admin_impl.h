@@ -21,6 +21,8 @@ struct admin_req {
 	uint64_t account;
 	uint32_t device;
 	bool chosen;             /* we drew the account's id */
+	void *aside;             /* of a verb that waits for the node: gone with the */
+	void (*drop)(struct admin_req *r); /* request by this */
 };
 
 /* Takes over `members` (NULL: none) and adds "ok". */
@@ -48,6 +50,15 @@ void admin_retention_ttl(struct admin_req *r);
 void admin_account_erase(struct admin_req *r);
 void admin_account_hold(struct admin_req *r);
 
+/* admin_place.c: who is in the cluster, and where replicas are. */
+void admin_node_list(struct admin_req *r);
+void admin_node_set(struct admin_req *r);
+void admin_places(struct admin_req *r);
+void admin_plan(struct admin_req *r);
+
+/* A number of the request; false: answered. */
+bool admin_want_num(struct admin_req *r, const char *name, uint64_t min,
+		    uint64_t max, uint64_t *n);
 /* admin_verbs.c, for verbs elsewhere.  "account" into r->account; false: answered. */
 bool admin_want_account(struct admin_req *r);
 /* A call for that account's shard; NULL: answered. */

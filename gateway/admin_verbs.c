@@ -382,6 +382,12 @@ static void refused(struct admin_req *r, int st)
 	case ST_TOO_MANY_DEVICES:
 		error = "too-many-devices";
 		break;
+	case ST_CHANGED:
+		error = "changed-meanwhile";
+		break;
+	case ST_WRONG_STATE:
+		error = "wrong-state";
+		break;
 	default:
 		break;
 	}
@@ -608,6 +614,12 @@ static void token(struct admin_req *r)
 
 /* ---- for verbs elsewhere ------------------------------------------------------ */
 
+bool admin_want_num(struct admin_req *r, const char *name, uint64_t min,
+		    uint64_t max, uint64_t *n)
+{
+	return want_num(r, name, min, max, n);
+}
+
 bool admin_want_account(struct admin_req *r)
 {
 	return want_id(r, "account", &r->account);
@@ -657,6 +669,10 @@ static const struct {
 	{ "retention-ttl", admin_retention_ttl },
 	{ "account-erase", admin_account_erase },
 	{ "account-hold", admin_account_hold },
+	{ "node-list", admin_node_list },
+	{ "node-set", admin_node_set },
+	{ "places", admin_places },
+	{ "plan", admin_plan },
 	{ "config", config },
 	{ "stats", stats },
 	{ "token", token },

@@ -362,6 +362,8 @@ static int open_node(struct quipud *q, struct err *e)
 			    .rate = c->retain.rate,
 			    .roll_ms = c->retain.roll_s * 1000,
 			    .live = (uint32_t)c->retain.live },
+		.placement = { .replicas = (unsigned)c->placement.replicas,
+			       .automatic = c->placement.automatic },
 		.meta = q->meta,
 		.feature_auto = c->feature.auto_raise,
 		.feature_max = (uint32_t)c->feature.max,

@@ -18,6 +18,17 @@ static const struct command {
 	{ "nodes", "", "the cluster's nodes, as this one sees them", ctl_nodes },
 	{ "shards", "[SHARD]", "every shard, or one with its voters", ctl_shards },
 	{ "leaders", "", "who leads each shard", ctl_leaders },
+	{ "node", "list", "who is in the cluster, in which state, with how much", ctl_node },
+	{ "node", "add NODE", "it may join (--addr, --rack)", ctl_node },
+	{ "node", "cordon|uncordon NODE", "no new replicas there; again", ctl_node },
+	{ "node", "drain|undrain NODE", "nor leaderships: before a restart; after it",
+	  ctl_node },
+	{ "node", "decommission NODE", "all that it has goes elsewhere", ctl_node },
+	{ "node", "replace NODE", "with the new disk that it waits with, or --with NODE",
+	  ctl_node },
+	{ "node", "forget NODE", "off the list, when nothing is left of it", ctl_node },
+	{ "shard", "list", "every shard's leader and members", ctl_shard },
+	{ "shard", "replicas SHARD", "its members, and how far they are", ctl_shard },
 	{ "account", "add [ID]", "a new account (ID: 16 hex digits)", ctl_account_cmd },
 	{ "account", "show ACCOUNT", "its shard, inbox and devices", ctl_account_cmd },
 	{ "account", "hold ACCOUNT on|off", "audit hold: nothing of it goes", ctl_account_cmd },
@@ -93,6 +104,12 @@ static void usage(FILE *f)
 	      "                       others 365)\n"
 	      "      --to DIR         backup: where to\n"
 	      "      --rate N         backup: MiB a second at most (64), 0: no limit\n"
+	      "      --addr HOST:PORT node add: where it waits for its peers\n"
+	      "      --rack NAME      node add: replicas of a shard avoid one rack\n"
+	      "      --with NODE      node replace: another node takes its place\n"
+	      "      --disk HEX       node replace: the disk, if not the one that waits\n"
+	      "      --dry-run        node: what would be moved, and why; nothing is done\n"
+	      "      --wait           node: until all is where it should be\n"
 	      "      --once           top: one picture, of one second\n"
 	      "      --force          ca: write over a key and certificate that are there\n"
 	      "  -h, --help\n"
@@ -225,7 +242,10 @@ static int run(struct ctl *c, int argc, char **argv)
 	return commands[i].run(c, argc, argv);
 }
 
-enum { O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE, O_TO, O_RATE };
+enum {
+	O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE, O_TO, O_RATE, O_ADDR, O_RACK,
+	O_WITH, O_DISK, O_DRY, O_WAIT,
+};
 
 static const struct option longs[] = {
 	{ "data", required_argument, NULL, 'd' },
@@ -241,6 +261,12 @@ static const struct option longs[] = {
 	{ "to", required_argument, NULL, O_TO },
 	{ "rate", required_argument, NULL, O_RATE },
 	{ "once", no_argument, NULL, O_ONCE },
+	{ "addr", required_argument, NULL, O_ADDR },
+	{ "rack", required_argument, NULL, O_RACK },
+	{ "with", required_argument, NULL, O_WITH },
+	{ "disk", required_argument, NULL, O_DISK },
+	{ "dry-run", no_argument, NULL, O_DRY },
+	{ "wait", no_argument, NULL, O_WAIT },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -313,6 +339,24 @@ int main(int argc, char **argv)
 			break;
 		case O_ONCE:
 			c.once = true;
+			break;
+		case O_ADDR:
+			c.addr = optarg;
+			break;
+		case O_RACK:
+			c.rack = optarg;
+			break;
+		case O_WITH:
+			c.with = optarg;
+			break;
+		case O_DISK:
+			c.disk = optarg;
+			break;
+		case O_DRY:
+			c.dry_run = true;
+			break;
+		case O_WAIT:
+			c.wait = true;
 			break;
 		case O_FORCE:
 			c.force = true;

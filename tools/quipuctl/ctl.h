@@ -33,6 +33,8 @@ struct ctl {
 	bool force;          /* ca: write over what is there */
 	const char *to, *from; /* backup, restore: the backup's folder */
 	uint64_t rate;       /* backup: bytes a second; 0: no limit */
+	const char *addr, *rack, *with, *disk; /* node; NULL: not given */
+	bool dry_run, wait;  /* node */
 	unsigned days;       /* ca: 0: the default of each kind */
 	uint64_t ttl_s;      /* of tokens; 0: the default of each command */
 	struct admin_client *admin; /* opened at the first call */
@@ -66,6 +68,9 @@ int ctl_transfer(struct ctl *c, int argc, char **argv);
 int ctl_drain(struct ctl *c, int argc, char **argv);
 int ctl_stats(struct ctl *c, int argc, char **argv);
 int ctl_config(struct ctl *c, int argc, char **argv);
+
+int ctl_node(struct ctl *c, int argc, char **argv);
+int ctl_shard(struct ctl *c, int argc, char **argv);
 
 int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_account_retain(struct ctl *c, int argc, char **argv);
