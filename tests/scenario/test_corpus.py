@@ -14,7 +14,10 @@ BENCH = BUILD / "quipu-bench"
 CORPUS = ROOT.parent / "shared" / "data" / "sms-en.tsv.gz"
 # All of it takes seconds, but minutes with a sanitizer.
 MESSAGES = 3000 if CHECKED else 55835
-RATE, RATED = 1500 // SLOW, 9000 // SLOW
+# Some seconds of work, in which nodes are killed; with a sanitizer one needs as long
+# as that to start again.
+RATE = 1500 // SLOW
+RATED = RATE * (30 if CHECKED else 6)
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +85,13 @@ def bench(three):
     three.wait_ready()
 
 
-def wait_acks(cluster, n):
-    """Until the gateways have sent n acks more."""
+def wait_acks(cluster, run, n):
+    """Until the gateways have sent n acks more, while the run goes on."""
     def acks():
         return sum(node.admin("stats")["stats"]["acks"] for node in cluster.running())
     before = acks()
-    until(lambda: acks() - before >= n, f"{n} acks")
+    until(lambda: acks() - before >= n or run.process.poll() is not None, f"{n} acks")
+    assert run.process.poll() is None, "the run was over too soon"
 
 
 def complete(result, n):
@@ -107,7 +111,7 @@ def test_while_leaders_are_killed(three, bench, said):
     run = bench("-m", str(RATED), "--rate", str(RATE))
     run.sending()
     for _ in range(2):
-        wait_acks(three, RATED // 6)
+        wait_acks(three, run, RATE)
         shard = random.randrange(8)
         node = three.nodes[three.leader_of(shard)]
         node.kill()
@@ -120,7 +124,7 @@ def test_while_leaders_are_killed(three, bench, said):
 def test_across_the_death_of_all(three, bench, said):
     run = bench("-m", str(RATED), "--rate", str(RATE))
     run.sending()
-    wait_acks(three, RATED // 3)
+    wait_acks(three, run, RATE)
     for node in three.nodes.values():
         node.process.process.kill()
     for node in three.nodes.values():
