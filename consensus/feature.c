@@ -177,7 +177,7 @@ static uint64_t members(struct node *n)
 
 	for (i = 0; i < n->cfg.n_members; i++)
 		bits |= 1ull << n->cfg.members[i];
-	if (!n->shards[0].faulty && n->shards[0].group) {
+	if (shard_works(&n->shards[0])) {
 		group_info(n->shards[0].group, &gi);
 		for (i = 0; i < gi.conf.n; i++)
 			bits |= 1ull << gi.conf.members[i].id;

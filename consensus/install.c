@@ -452,7 +452,7 @@ static void swap(struct install *in)
 
 	/* What waits for the old group is answered. */
 	group_run(s->group);
-	if (n->dead || s->faulty || !list_empty(&s->reads) || s->marking ||
+	if (n->dead || !shard_works(s) || !list_empty(&s->reads) || s->marking ||
 	    !group_quiet(s->group) || s->role == GROUP_LEADER)
 		return;
 	log_event(LOG_INFO, "snapshot_installed",
@@ -463,7 +463,7 @@ static void swap(struct install *in)
 	s->install_bad = false;
 	install_end(in);
 	shard_reopen(s);
-	if (s->id == 0 && !s->faulty && !n->slots_epoch)
+	if (s->id == 0 && shard_works(s) && !n->slots_epoch)
 		node_slots_load(n);
 }
 
@@ -516,7 +516,7 @@ static void on_offer(struct node *n, uint64_t peer, struct cursor *c)
 	s = &n->shards[m.shard];
 	in = s->install;
 	/* A full disk has other use for its reserve. */
-	if (s->faulty || n->stopping || n->level >= LEVEL_REFUSE)
+	if (!shard_works(s) || n->stopping || n->level >= LEVEL_REFUSE)
 		goto no;
 	if (!group_wants_snapshot(s->group, m.index, m.term)) {
 		group_tell_matched(s->group, peer);
@@ -596,7 +596,7 @@ void snap_tick(struct node *n, uint64_t now_ms)
 		struct shard *s = &n->shards[i];
 		bool swapping;
 
-		if (s->faulty) {
+		if (!shard_works(s)) {
 			/* What INSTALL has voided a restart finds. */
 			if (s->install && s->install->state < RECORD)
 				install_end(s->install);
@@ -608,7 +608,7 @@ void snap_tick(struct node *n, uint64_t now_ms)
 			install_tick(s->install, now_ms); /* may end it */
 		if (swapping)
 			n->snap.due_ms = now_ms + FREEZE_TICK_MS;
-		else if (!s->faulty && !n->dead)
+		else if (shard_works(s) && !n->dead)
 			source_tick(s, now_ms);
 	}
 	if (n->snap.gets_n)

@@ -11,8 +11,6 @@
 
 #define TICK_MS 20          /* grid of timers: heartbeats of all shards leave
 			       in one write per peer */
-#define HANDOVER_UP_MS 3000 /* a peer is up this long before it gets leaders */
-#define HANDOVER_RETRY_MS 5000
 #define STOP_MAX_MS 5000
 #define HOLDS_MS 1000
 #define TURN_ROUNDS_MAX 16
@@ -310,74 +308,6 @@ static void meta_init(struct node *n, uint64_t now_ms)
 	node_propose(n, 0, &cmd, &n->init);
 }
 
-/* ---- leadership spread -------------------------------------------------------------- */
-
-static uint64_t preferred(const struct node *n, uint32_t shard)
-{
-	return n->cfg.members[shard % n->cfg.n_members];
-}
-
-bool node_peer_fit(struct node *n, struct shard *s, uint64_t peer,
-		   uint64_t now_ms, uint64_t up_ms)
-{
-	struct group_info gi;
-	unsigned i;
-
-	if (!n->up_since_ms[peer] || n->leaving[peer] ||
-	    now_ms - n->up_since_ms[peer] < up_ms)
-		return false;
-	group_info(s->group, &gi);
-	for (i = 0; i < gi.n_voters; i++)
-		if (gi.voters[i] == peer)
-			return gi.match[i] + GROUP_INFLIGHT_MAX >= gi.last_index;
-	return false;
-}
-
-/* Where the shard should be led; 0: here, or there is no better place.  No node
- * with a full disk is made a leader, and one that has it looks for another. */
-static uint64_t better_place(struct node *n, uint32_t shard, uint64_t now_ms)
-{
-	uint64_t to = preferred(n, shard);
-	struct shard *s = &n->shards[shard];
-	unsigned k;
-
-	for (k = 0; k < n->cfg.n_members; k++) {
-		if (to != n->cfg.id && n->peer_level[to] < LEVEL_REFUSE &&
-		    node_peer_fit(n, s, to, now_ms, HANDOVER_UP_MS))
-			return to;
-		if (n->level < LEVEL_REFUSE)
-			break;
-		to = n->cfg.members[(shard + k + 1) % n->cfg.n_members];
-	}
-	return 0;
-}
-
-/* Each shard has a home by its number; a leader elsewhere hands it over when the
- * home has been up for a while.  A few at a time, so that no gateway sees all
- * its shards move at once. */
-static void leaders_spread(struct node *n, uint64_t now_ms)
-{
-	unsigned moved = 0;
-	uint32_t i;
-
-	if (n->cfg.n_members < 2 || now_ms < n->handover_ms || n->going)
-		return;
-	n->handover_ms = now_ms + 200;
-	for (i = 0; i < n->n_shards && moved < 4; i++) {
-		struct shard *s = &n->shards[i];
-		uint64_t to;
-
-		if (s->faulty || s->role != GROUP_LEADER ||
-		    now_ms < s->handover_ms)
-			continue;
-		to = better_place(n, i, now_ms);
-		if (!to)
-			continue;
-		s->handover_ms = now_ms + HANDOVER_RETRY_MS;
-		moved += !group_transfer(s->group, to);
-	}
-}
-
 /* Followers that found their peer's link too full have nobody else to wake them:
  * what they were sent may be acknowledged already. */
 static void backlog_look(struct node *n)
@@ -405,7 +335,7 @@ static void holds(struct node *n, uint64_t now_ms)
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (s->faulty)
+		if (!shard_works(s))
 			continue;
 		shard_mark(s);
 		group_tell_needed(s->group);
@@ -447,7 +377,7 @@ static bool work_waits(const struct node *n)
 	if (n->woken || n->done_head || !list_empty(&n->ended))
 		return true;
 	for (i = 0; i < n->n_shards; i++)
-		if (!n->shards[i].faulty &&
+		if (shard_works(&n->shards[i]) &&
 		    (!list_empty(&n->shards[i].ready) ||
 		     group_wants_run(n->shards[i].group)))
 			return true;
@@ -498,9 +428,9 @@ static bool stop_may_end(const struct node *n, uint64_t now_ms)
 	if (now_ms >= n->stop_deadline_ms)
 		return true;
 	for (i = 0; i < n->n_shards; i++)
-		if (!n->shards[i].faulty &&
-		    ((n->cfg.n_members > 1 &&
-		      n->shards[i].role == GROUP_LEADER) ||
+		if (shard_works(&n->shards[i]) &&
+		    ((n->shards[i].role == GROUP_LEADER &&
+		      shard_has_peers(&n->shards[i])) ||
 		     n->shards[i].stop_index > n->shards[i].durable_index))
 			return false;
 	return true;
@@ -537,13 +467,13 @@ void node_tick(struct node *n)
 	journal_tick(n->journal, clock_us(n->env.clock));
 	if (now_ms >= n->tick_ms) {
 		n->tick_ms = now_ms + (n->going ? TICK_MS : 5 * TICK_MS);
-		if (!n->shards[0].faulty)
+		if (shard_works(&n->shards[0]))
 			meta_init(n, now_ms);
 		feature_tick(n);
 		members_tick(n, now_ms);
 		placing_tick(n, now_ms);
-		leaders_spread(n, now_ms);
-		if (n->stopping && n->cfg.n_members > 1)
+		lead_tick(n, now_ms);
+		if (n->stopping)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
 		if (n->left)
 			node_leave_look(n, now_ms);
@@ -583,14 +513,12 @@ void node_stop(struct node *n, void (*done)(void *arg), void *arg)
 	/* The others go on, so a checkpoint is never of everything: what was
 	 * applied by now will do. */
 	for (i = 0; i < n->n_shards; i++)
-		if (!n->shards[i].faulty)
+		if (shard_works(&n->shards[i]))
 			n->shards[i].stop_index =
 				store_meta(n->shards[i].store)->applied_index;
-	if (n->cfg.n_members > 1) {
-		if (n->env.net)
-			rpc_leaving(n, 0);
-		node_give_up(n, now_ms, n->n_shards);
-	}
+	if (n->env.net)
+		rpc_leaving(n, 0);
+	node_give_up(n, now_ms, n->n_shards);
 }
 
 /* ---- open and close ---------------------------------------------------------------------- */
@@ -606,9 +534,9 @@ static int open_shards(struct node *n, struct err *e)
 	for (i = 0; i < n->n_shards; i++) {
 		rv = shard_open(&n->shards[i], n, i, e);
 		/* Before a shard too many is made. */
-		if (!rv && i == 0 && !n->shards[0].faulty)
+		if (!rv && i == 0 && shard_works(&n->shards[0]))
 			rv = slots_load(n, e);
-		if (!rv && i == 0 && !n->shards[0].faulty)
+		if (!rv && i == 0 && shard_works(&n->shards[0]))
 			feature_load(n);
 		if (rv) {
 			n->n_shards = i + 1;
@@ -621,17 +549,16 @@ static int open_shards(struct node *n, struct err *e)
 int node_open(struct node **out, const struct node_config *cfg,
 	      const struct node_env *env, struct err *e)
 {
-	struct node *n;
+	struct node *n = xcalloc(1, sizeof *n);
 	uint32_t i;
 	int rv;
 
 	*out = NULL;
-	if (cfg->joined)
-		return err_set(e, ERR_CONFIG, "this version cannot join a cluster");
-	n = xcalloc(1, sizeof *n);
 	n->cfg = *cfg;
 	n->env = *env;
-	n->n_shards = cfg->shards ? cfg->shards : cfg->n_members > 1 ? 64 : 16;
+	n->n_shards = cfg->shards	       ? cfg->shards
+		      : cfg->n_members > 1 || cfg->joined ? 64
+						  : 16;
 	AN(n->n_shards <= SHARDS_MAX && n->n_shards <= JOURNAL_SHARDS_MAX);
 	AN(cfg->batch_inflight <= SHARD_INFLIGHT_MAX);
 	/* Every replica must be able to apply what this one proposes.  A record
@@ -675,8 +602,8 @@ int node_open(struct node **out, const struct node_config *cfg,
 	/* Before the first entry: it may come back to the disk that it left full. */
 	node_disk_tick(n, n->tick_ms);
 	/* Nothing is let go of before a leader said what may be. */
-	if (cfg->n_members > 1)
-		for (i = 0; i < n->n_shards; i++)
+	for (i = 0; i < n->n_shards; i++)
+		if (!n->shards[i].absent)
 			journal_hold(n->journal, i, 0);
 	*out = n;
 	return 0;
@@ -705,94 +632,4 @@ void node_close(struct node *n)
 	free(n->recs);
 	free(n->results);
 	free(n);
-}
-
-/* ---- for operators ------------------------------------------------------------------------- */
-
-bool node_ready(const struct node *n)
-{
-	uint32_t i;
-
-	for (i = 0; i < n->n_shards; i++)
-		if (n->shards[i].faulty || !n->shards[i].leader)
-			return false;
-	return n->slots_epoch != 0;
-}
-
-void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out)
-{
-	struct shard *s = &n->shards[shard];
-
-	memset(out, 0, sizeof *out);
-	out->shard = shard;
-	out->faulty = s->faulty;
-	memcpy(out->why, s->why, sizeof out->why);
-	if (s->group)
-		group_info(s->group, &out->raft);
-	if (s->store) {
-		const struct store_meta *m = store_meta(s->store);
-
-		store_stats(s->store, &out->store);
-		out->records = m->next_offset;
-		out->clock = m->clock;
-		out->digest = m->digest;
-		store_root(s->store, out->root);
-	}
-	out->durable_index = s->durable_index;
-	out->subs = s->n_followers;
-}
-
-void node_info(struct node *n, struct node_info *out)
-{
-	uint32_t i;
-
-	memset(out, 0, sizeof *out);
-	out->id = n->cfg.id;
-	out->n_members = n->cfg.n_members;
-	out->shards = n->n_shards;
-	for (i = 0; i < n->cfg.n_members; i++) {
-		uint64_t id = n->cfg.members[i];
-
-		out->members[i] = id;
-		out->member_up[i] = id == n->cfg.id || n->up_since_ms[id];
-		out->member_level[i] = id == n->cfg.id ? n->level
-						       : n->peer_level[id];
-	}
-	for (i = 0; i < n->n_shards; i++) {
-		out->led += n->shards[i].role == GROUP_LEADER;
-		out->faulty += n->shards[i].faulty;
-		if (n->shards[i].store)
-			out->dirty_bytes += store_dirty_bytes(n->shards[i].store);
-	}
-	out->calls = n->calls;
-	out->subs = n->subs;
-	out->level = n->level;
-	out->disk_free = n->disk_free;
-	out->disk_total = n->disk_total;
-	journal_stats(n->journal, &out->journal);
-}
-
-uint32_t node_epoch(const struct node *n)
-{
-	return n->feature.epoch;
-}
-
-void node_feature_info(struct node *n, struct node_feature_info *out)
-{
-	const struct feature_node *f = &n->feature;
-
-	memset(out, 0, sizeof *out);
-	out->level = f->level;
-	out->max = f->max;
-	out->possible = feature_possible(n, &out->lacking);
-	out->epoch = f->epoch;
-	out->automatic = n->cfg.feature_auto;
-	memcpy(out->peer_max, f->peer_max, sizeof out->peer_max);
-}
-
-int node_transfer(struct node *n, uint32_t shard, uint64_t to)
-{
-	if (shard >= n->n_shards || n->shards[shard].faulty)
-		return ERR_NOT_FOUND;
-	return group_transfer(n->shards[shard].group, to);
 }

@@ -31,7 +31,10 @@ struct node;
 struct node_config {
 	uint64_t id;
 	uint8_t cluster_id[16];
-	uint64_t members[GROUP_VOTERS_MAX]; /* all voters, self included */
+	/* The founders, who make the groups of a new cluster; the configurations of
+	 * the groups say who is in them since.  Any node that `net` reports up is a
+	 * peer, also one that is not among these. */
+	uint64_t members[GROUP_VOTERS_MAX];
 	unsigned n_members;
 	/* Where they wait for peers, to be entered in the meta shard (members.h);
 	 * all NULL: it has no table of nodes.  Read during node_open() only. */
@@ -88,7 +91,8 @@ void node_tick(struct node *n);
 uint32_t node_shards(const struct node *n);
 /* slot = XXH3-64(id) mod 16,384, slot table -> shard */
 uint32_t node_shard_of(const struct node *n, uint64_t id);
-/* Every shard has a known leader and this node's replicas are not faulty. */
+/* Every shard has a known leader, here or elsewhere, and this node's replicas are not
+ * faulty. */
 bool node_ready(const struct node *n);
 
 /* ---- calls to a shard's leader, wherever it is ------------------------------ */
@@ -163,16 +167,19 @@ struct node_shard_info {
 	uint8_t root[32];
 	uint64_t durable_index;
 	uint32_t subs;
+	bool present;          /* a replica is here; else only raft.leader and
+				  raft.term, as far as known */
 	bool faulty;
 	char why[160];
 };
 void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out);
 struct node_info {
-	uint64_t id, members[GROUP_VOTERS_MAX];
-	bool member_up[GROUP_VOTERS_MAX];
-	enum level member_level[GROUP_VOTERS_MAX]; /* as last heard */
+	/* The founders, this node and who is connected, ascending. */
+	uint64_t id, members[NET_NODE_MAX];
+	bool member_up[NET_NODE_MAX];
+	enum level member_level[NET_NODE_MAX]; /* as last heard */
 	unsigned n_members;
-	uint32_t shards, led, faulty;
+	uint32_t shards, present, led, faulty;
 	uint64_t calls, subs, dirty_bytes;
 	enum level level;                /* this node's disk */
 	uint64_t disk_free, disk_total;  /* bytes, at the last look */

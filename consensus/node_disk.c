@@ -49,7 +49,7 @@ void node_disk_judge(struct node *n)
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (!s->faulty && s->group)
+		if (shard_works(s))
 			s->level = voters_level(n, s);
 	}
 }
@@ -78,15 +78,12 @@ int node_disk_takes(const struct shard *s, enum cmd_type type)
 /* A link that takes no more now is tried again at the next look. */
 static void tell(struct node *n)
 {
-	unsigned i;
+	uint64_t peer;
 
 	if (!n->env.net)
 		return;
-	for (i = 0; i < n->cfg.n_members; i++) {
-		uint64_t peer = n->cfg.members[i];
-
-		if (peer == n->cfg.id || n->told_level[peer] == (int)n->level ||
-		    !n->up_since_ms[peer])
+	for (peer = 1; peer < NET_NODE_MAX; peer++) {
+		if (!n->up_since_ms[peer] || n->told_level[peer] == (int)n->level)
 			continue;
 		if (!rpc_level(n, peer))
 			n->told_level[peer] = (int)n->level;

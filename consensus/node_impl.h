@@ -2,11 +2,23 @@
 #ifndef QUIPU_CONSENSUS_NODE_IMPL_H
 #define QUIPU_CONSENSUS_NODE_IMPL_H
 
+#include "base/cursor.h"
 #include "consensus/feature.h"
 #include "consensus/install.h"
 #include "consensus/members.h"
 #include "consensus/placing.h"
 #include "consensus/shard.h"
+
+/* Types of messages between nodes, those of lead.c (of calls: rpc.c, of snapshots:
+ * install.h); after it, little endian:
+ *   LEADS  (shard u32, leader u64, term u64) repeated: who leads, as the sender knows
+ *   SLOTS  nothing: the sender has no slot table
+ *   SLOTS_ARE  epoch u32, shards u32, shard u16 of each slot */
+enum lead_message {
+	MSG_LEADS = 40,
+	MSG_SLOTS = 46,
+	MSG_SLOTS_ARE = 47,
+};
 
 /* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
 #define REMOTE_SLOTS_MAX (1u << 20)
@@ -34,6 +46,8 @@ struct node {
 	uint16_t slots[SLOTS];
 	uint32_t slots_epoch;
 	struct node_call init; /* of the slot table, by the leader of shard 0 */
+	uint64_t slots_ask_ms; /* not before: who has no shard 0 asks the others */
+	uint64_t slots_asked;  /* the peer asked last */
 	bool init_asked;
 
 	struct remotes remotes;
@@ -61,6 +75,7 @@ struct node {
 	uint64_t handover_ms, holds_ms, disk_ms;
 	uint64_t up_since_ms[NET_NODE_MAX];
 	bool leaving[NET_NODE_MAX]; /* it stops: no leadership for it */
+	bool leads_due[NET_NODE_MAX]; /* it was not told what this node leads */
 	enum level level;   /* of the disk, at the last look */
 	uint64_t disk_free, disk_total;
 	uint64_t disk_wrote, disk_next; /* bytes since then; so many: look again */
@@ -146,7 +161,24 @@ void follower_record(struct node *n, struct follower *f, const struct record *r)
 /* ERR_FULL: the page is dropped, the link takes no more now. */
 int follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
-/* This node stops: peers hand no leadership back to it. */
+
+/* lead.c: who leads what, and who should.
+ *
+ * The node that a call for the shard goes to; 0: unknown or not to be reached. */
+uint64_t lead_of(struct node *n, struct shard *s);
+/* The leader as far as known, connected or not. */
+uint64_t lead_known(const struct shard *s, uint64_t *term);
+/* `peer` was asked as the leader, and said `status`. */
+void lead_was_wrong(struct node *n, uint32_t shard, uint64_t peer, int status);
+void lead_begun(struct shard *s); /* this node leads it since now */
+void lead_on_up(struct node *n, uint64_t peer);
+void lead_on_down(struct node *n, uint64_t peer);
+/* `peer` asked the wrong node: who is the right one? */
+void lead_redirect(struct node *n, const struct shard *s, uint64_t peer);
+void lead_tick(struct node *n, uint64_t now_ms);
+/* True: the message was one of lead.c's. */
+bool lead_on_message(struct node *n, uint64_t peer, uint8_t type,
+		     struct cursor *c);
 /* Could the peer lead the shard: up for so long, not leaving, near the end of the
  * log? */
 bool node_peer_fit(struct node *n, struct shard *s, uint64_t peer,
@@ -157,6 +189,7 @@ void node_give_up(struct node *n, uint64_t now_ms, unsigned at_once);
 void node_leave_look(struct node *n, uint64_t now_ms);
 /* To one peer, or to all (0): no leadership for this node any more. */
 void rpc_leaving(struct node *n, uint64_t peer);
+int rpc_post(struct node *n, uint64_t peer); /* what is in n->scratch */
 /* How full this node's disk is; 0, or ERR_ of the link. */
 int rpc_level(struct node *n, uint64_t peer);
 void rpc_on_up(void *arg, uint64_t peer);

@@ -18,8 +18,8 @@ static bool leader_gives_up(struct node *n, struct shard *s, uint64_t now_ms)
 	group_info(s->group, &gi);
 	if (gi.transferring)
 		return true;
-	for (k = 0; k < n->cfg.n_members; k++) {
-		uint64_t to = n->cfg.members[(s->id + k) % n->cfg.n_members];
+	for (k = 0; k < gi.n_voters; k++) {
+		uint64_t to = gi.voters[(s->id + k) % gi.n_voters];
 
 		if (to != n->cfg.id && node_peer_fit(n, s, to, now_ms, 0))
 			return group_transfer(s->group, to) == 0;
@@ -35,7 +35,7 @@ void node_give_up(struct node *n, uint64_t now_ms, unsigned at_once)
 	for (i = 0; i < n->n_shards && moving < at_once; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (!s->faulty && s->role == GROUP_LEADER)
+		if (shard_works(s) && s->role == GROUP_LEADER)
 			moving += leader_gives_up(n, s, now_ms);
 	}
 }
@@ -47,7 +47,8 @@ static unsigned leaders_left(const struct node *n)
 	uint32_t i;
 
 	for (i = 0; i < n->n_shards; i++)
-		left += !n->shards[i].faulty &&
+		left += shard_works(&n->shards[i]) &&
+			shard_has_peers(&n->shards[i]) &&
 			(n->shards[i].role == GROUP_LEADER || !n->shards[i].leader);
 	return left;
 }
@@ -55,21 +56,18 @@ static unsigned leaders_left(const struct node *n)
 /* Is anybody there who could lead?  Not when the whole cluster is stopped. */
 static bool has_heir(const struct node *n)
 {
-	unsigned i;
+	uint64_t id;
 
-	for (i = 0; i < n->cfg.n_members; i++) {
-		uint64_t id = n->cfg.members[i];
-
-		if (id != n->cfg.id && n->up_since_ms[id] && !n->leaving[id])
+	for (id = 1; id < NET_NODE_MAX; id++)
+		if (n->up_since_ms[id] && !n->leaving[id])
 			return true;
-	}
 	return false;
 }
 
 void node_leave_look(struct node *n, uint64_t now_ms)
 {
 	void (*left)(void *) = n->left;
-	unsigned rest = n->cfg.n_members > 1 ? leaders_left(n) : 0;
+	unsigned rest = leaders_left(n);
 
 	if (rest && has_heir(n) && now_ms - n->left_begun_ms < LEAVE_MAX_MS) {
 		node_give_up(n, now_ms, LEAVE_MOVES_MAX);

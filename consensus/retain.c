@@ -403,7 +403,7 @@ static bool leads(const struct retain_look *l)
 {
 	const struct shard *s = l->shard;
 
-	return !s->faulty && s->role == GROUP_LEADER && s->term == l->term &&
+	return shard_works(s) && s->role == GROUP_LEADER && s->term == l->term &&
 	       !l->node->stopping;
 }
 
@@ -614,7 +614,7 @@ static void look_next(struct node *n, uint64_t now_ms)
 		struct shard *s = &n->shards[rn->next_shard % n->n_shards];
 
 		rn->next_shard++;
-		if (!s->faulty && s->role == GROUP_LEADER &&
+		if (shard_works(s) && s->role == GROUP_LEADER &&
 		    now_ms >= s->retain.next_ms && s->level < LEVEL_READONLY &&
 		    shard_look(n, s, now_ms))
 			return;
@@ -687,7 +687,7 @@ void node_retain_info(struct node *n, uint32_t shard,
 
 	memset(out, 0, sizeof *out);
 	out->enabled = n->retain.cfg.enabled;
-	if (s->faulty || !s->store)
+	if (!shard_works(s))
 		return;
 	store_stats(s->store, &st);
 	out->leader = s->role == GROUP_LEADER;

@@ -71,7 +71,7 @@ static void rewrite_done(struct disk_work *w)
 	if (n->dead)
 		return;
 	n->retain.due_ms = 0;
-	if (!r->shard || r->shard->faulty || n->stopping) {
+	if (!r->shard || !shard_works(r->shard) || n->stopping) {
 		rewrite_end(r, true);
 		return;
 	}
@@ -107,7 +107,7 @@ static void rewrite_next(struct node *n, uint64_t now_ms)
 		struct retain_rewrite *r;
 		struct rewrite *job;
 
-		job = s->faulty || install_holds(s)
+		job = !shard_works(s) || install_holds(s)
 			      ? NULL
 			      : store_rewrite_begin(s->store);
 		if (!job)
@@ -130,7 +130,7 @@ void retain_rewrite_tick(struct node *n, uint64_t now_ms)
 	}
 	if (r->running)
 		return;
-	if (!r->shard || r->shard->faulty || n->stopping) {
+	if (!r->shard || !shard_works(r->shard) || n->stopping) {
 		rewrite_end(r, true);
 		return;
 	}

@@ -116,51 +116,10 @@ static uint8_t *head(struct node *n, uint8_t type, uint64_t id)
 	return p;
 }
 
-static int post(struct node *n, uint64_t peer)
+int rpc_post(struct node *n, uint64_t peer)
 {
 	return n->env.net->ops->send(n->env.net, peer, n->scratch.data,
 				     n->scratch.len, NULL, 0);
-}
-
-/* A damaged replica hears of no leader: it asks one peer after the other, and stays
- * with the one that did not say no. */
-static void guess_leader(struct node *n, struct shard *s)
-{
-	unsigned i, at = 0;
-
-	for (i = 0; i < n->cfg.n_members; i++)
-		if (n->cfg.members[i] == s->guessed)
-			at = i + 1;
-	for (i = 0; i < n->cfg.n_members; i++) {
-		uint64_t peer = n->cfg.members[(at + i) % n->cfg.n_members];
-
-		if (peer == n->cfg.id ||
-		    !n->env.net->ops->is_up(n->env.net, peer))
-			continue;
-		s->leader = s->guessed = peer;
-		return;
-	}
-}
-
-static void guess_was_wrong(struct node *n, const struct remote *m, int status)
-{
-	struct shard *s = &n->shards[m->shard];
-
-	if (s->faulty && s->leader == m->peer &&
-	    (status == ERR_NOT_LEADER || status == ERR_UNAVAILABLE))
-		s->leader = 0;
-}
-
-/* The leader as this node's replica knows it; 0: unknown or not to be reached. */
-static uint64_t leader_of(struct node *n, struct shard *s)
-{
-	if (s->faulty && n->env.net &&
-	    (!s->leader || !n->env.net->ops->is_up(n->env.net, s->leader)))
-		guess_leader(n, s);
-	if (!s->leader || s->leader == n->cfg.id || !n->env.net ||
-	    !n->env.net->ops->is_up(n->env.net, s->leader))
-		return 0;
-	return s->leader;
 }
 
 static void call_remote(struct node *n, struct node_call *c, uint32_t shard,
@@ -172,7 +131,7 @@ static void call_remote(struct node *n, struct node_call *c, uint32_t shard,
 	put_u64(n->scratch.data + 1,
 		cp->id = remote_add(&n->remotes, c, shard, peer, false, is_query,
 				    &cp->remote));
-	rv = post(n, peer);
+	rv = rpc_post(n, peer);
 	if (rv) {
 		remote_del(&n->remotes, cp->remote - 1);
 		cp->remote = 0;
@@ -197,7 +156,7 @@ void rpc_propose(struct node *n, struct shard *s, const struct cmd *cmd,
 			node_call_finish(n, c, rv);
 		return;
 	}
-	peer = leader_of(n, s);
+	peer = lead_of(n, s);
 	if (!peer) {
 		node_call_finish(n, c, ERR_NOT_LEADER);
 		return;
@@ -222,7 +181,7 @@ void rpc_query(struct node *n, struct shard *s, const struct query *q,
 			node_call_finish(n, c, rv);
 		return;
 	}
-	peer = leader_of(n, s);
+	peer = lead_of(n, s);
 	if (!peer) {
 		node_call_finish(n, c, ERR_NOT_LEADER);
 		return;
@@ -263,7 +222,7 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 		shard_follow(s, f);
 		return;
 	}
-	peer = leader_of(n, s);
+	peer = lead_of(n, s);
 	if (!peer) {
 		node_sub_finish(n, sub, ERR_NOT_LEADER);
 		return;
@@ -278,7 +237,7 @@ void rpc_subscribe(struct node *n, struct shard *s, struct node_sub *sub)
 	buf_u64(&n->scratch, sub->from);
 	buf_u64(&n->scratch, sub->born_ms);
 	buf_u8(&n->scratch, sub->again);
-	rv = post(n, peer);
+	rv = rpc_post(n, peer);
 	if (rv)
 		node_sub_finish(n, sub, ERR_UNAVAILABLE);
 }
@@ -306,7 +265,7 @@ void rpc_sub_state(struct node *n, struct node_sub *sub, uint64_t acked,
 		buf_u64(&n->scratch, acked);
 		buf_u32(&n->scratch, window);
 		buf_u8(&n->scratch, paused < 0 ? 2 : (uint8_t)paused);
-		if (post(n, peer) == ERR_FULL)
+		if (rpc_post(n, peer) == ERR_FULL)
 			node_sub_finish(n, sub, ERR_UNAVAILABLE);
 	}
 }
@@ -325,7 +284,7 @@ void rpc_unsubscribe(struct node *n, struct node_sub *sub)
 		remote_del(&n->remotes, sp->remote - 1);
 		sp->remote = 0;
 		head(n, MSG_UNSUB, sp->id);
-		post(n, peer);
+		rpc_post(n, peer);
 	}
 }
 
@@ -353,7 +312,7 @@ void waiter_answer(struct node *n, const struct waiter *w, int status,
 	buf_u32(&n->scratch, (uint32_t)status);
 	if (!status && r)
 		result_encode(&n->scratch, r);
-	post(n, w->peer);
+	rpc_post(n, w->peer);
 }
 
 void follower_start(struct node *n, struct follower *f, const struct result *r)
@@ -364,7 +323,7 @@ void follower_start(struct node *n, struct follower *f, const struct result *r)
 	}
 	head(n, MSG_START, f->id);
 	result_encode(&n->scratch, r);
-	post(n, f->peer);
+	rpc_post(n, f->peer);
 }
 
 void follower_record(struct node *n, struct follower *f, const struct record *r)
@@ -406,7 +365,7 @@ void follower_end(struct node *n, struct follower *f, int why)
 	}
 	head(n, MSG_END, f->id);
 	buf_u32(&n->scratch, (uint32_t)why);
-	post(n, f->peer);
+	rpc_post(n, f->peer);
 }
 
 /* ---- messages of peers -------------------------------------------------------------- */
@@ -426,6 +385,8 @@ static void on_call(struct node *n, uint64_t peer, struct cursor *c)
 
 	if (!c->bad && s)
 		rv = shard_propose(s, c->p, cursor_left(c), &w);
+	if (rv == ERR_NOT_LEADER)
+		lead_redirect(n, s, peer);
 	if (rv)
 		waiter_answer(n, &w, rv, NULL);
 }
@@ -446,6 +407,8 @@ static void on_query(struct node *n, uint64_t peer, struct cursor *c)
 		rv = query_decode(&q, c->p, cursor_left(c), &e);
 	if (!rv)
 		rv = shard_query(s, &q, &w);
+	if (rv == ERR_NOT_LEADER)
+		lead_redirect(n, s, peer);
 	if (rv)
 		waiter_answer(n, &w, rv, NULL);
 }
@@ -462,7 +425,7 @@ static void on_reply(struct node *n, uint64_t peer, struct cursor *c)
 	if (!m || m->is_sub || c->bad)
 		return;
 	call = m->what;
-	guess_was_wrong(n, m, status);
+	lead_was_wrong(n, m->shard, peer, status);
 	rpc_forget_call(n, call);
 	if (!status && result_decode(&r, c->p, cursor_left(c), &e))
 		status = ERR_UNKNOWN_OUTCOME;
@@ -489,7 +452,8 @@ static void on_sub(struct node *n, uint64_t peer, struct cursor *c)
 		follower_end(n, &tmp, ERR_UNAVAILABLE);
 		return;
 	}
-	if (s->role != GROUP_LEADER || s->faulty) {
+	if (s->role != GROUP_LEADER || !shard_works(s)) {
+		lead_redirect(n, s, peer);
 		follower_end(n, &tmp, ERR_NOT_LEADER);
 		return;
 	}
@@ -577,7 +541,7 @@ static void on_end(struct node *n, uint64_t peer, struct cursor *c)
 
 	if (!sub)
 		return;
-	guess_was_wrong(n, &n->remotes.slots[sub_priv(sub)->remote - 1], why);
+	lead_was_wrong(n, sub_priv(sub)->shard->id, peer, why);
 	node_sub_finish(n, sub, c->bad || !why ? ERR_UNAVAILABLE : why);
 }
 
@@ -586,7 +550,7 @@ static void on_group(struct node *n, uint64_t peer, struct cursor *c)
 	struct shard *s = shard_by_id(n, cursor_u32(c));
 	struct err e = { 0 };
 
-	if (!s || s->faulty || c->bad)
+	if (!s || !shard_works(s) || c->bad)
 		return;
 	if (group_receive(s->group, peer, c->p, cursor_left(c), &e))
 		log_event(LOG_WARN, "peer_message_refused",
@@ -648,7 +612,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 	default:
 		if (snap_on_message(n, peer, type, &c) ||
 		    members_on_message(n, type, &c) ||
-		    placing_on_message(n, peer, type, &c))
+		    placing_on_message(n, peer, type, &c) ||
+		    lead_on_message(n, peer, type, &c))
 			break;
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
@@ -658,12 +623,10 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 
 void rpc_leaving(struct node *n, uint64_t to)
 {
-	unsigned i;
+	uint64_t peer;
 
-	for (i = 0; i < n->cfg.n_members; i++) {
-		uint64_t peer = n->cfg.members[i];
-
-		if (peer == n->cfg.id || (to && peer != to))
+	for (peer = 1; peer < NET_NODE_MAX; peer++) {
+		if (!n->up_since_ms[peer] || (to && peer != to))
 			continue;
 		buf_clear(&n->scratch);
 		buf_u8(&n->scratch, MSG_LEAVING);
@@ -677,7 +640,7 @@ int rpc_level(struct node *n, uint64_t peer)
 	buf_clear(&n->scratch);
 	buf_u8(&n->scratch, MSG_LEVEL);
 	buf_u8(&n->scratch, (uint8_t)n->level);
-	return post(n, peer);
+	return rpc_post(n, peer);
 }
 
 void rpc_on_up(void *arg, uint64_t peer)
@@ -698,12 +661,13 @@ void rpc_on_up(void *arg, uint64_t peer)
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (s->faulty)
+		if (!shard_works(s))
 			continue;
 		group_peer_up(s->group, peer);
 		shard_refresh_deadline(s);
 	}
 	snap_on_up(n, peer);
+	lead_on_up(n, peer);
 }
 
 static void peer_followers_drop(struct node *n, uint64_t peer)
@@ -755,10 +719,11 @@ void rpc_on_down(void *arg, uint64_t peer)
 		}
 	}
 	peer_followers_drop(n, peer);
+	lead_on_down(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 
-		if (s->faulty)
+		if (!shard_works(s))
 			continue;
 		group_peer_down(s->group, peer);
 		shard_refresh_deadline(s);

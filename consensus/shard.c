@@ -100,8 +100,8 @@ int shard_propose(struct shard *s, const void *cmd, size_t len,
 	 * would end there, now and after each restart. */
 	if (cmd_decode(&decoded, cmd, len, NULL))
 		return ERR_FORMAT;
-	if (s->faulty)
-		return ERR_UNAVAILABLE;
+	if (!shard_works(s))
+		return s->absent ? ERR_NOT_LEADER : ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER || s->node->stopping)
 		return ERR_NOT_LEADER;
 	rv = node_disk_takes(s, decoded.type);
@@ -213,7 +213,7 @@ static void shard_leave(struct shard *s, const struct err *why)
  * lone node has nobody who could do better, and serves what it can. */
 static void read_failed(struct shard *s, int status, const struct err *why)
 {
-	if (status == ERR_DAMAGED && s->node->cfg.n_members > 1 && !s->faulty)
+	if (status == ERR_DAMAGED && !s->faulty && shard_has_peers(s))
 		shard_leave(s, why);
 }
 
@@ -226,7 +226,7 @@ static void on_apply(void *arg, struct entry *e)
 	unsigned count = 0, i;
 	int rv;
 
-	if (n->dead || s->faulty)
+	if (n->dead || !shard_works(s))
 		return;
 	switch (entry_payload(e)[0]) {
 	case GROUP_COMMAND:
@@ -318,6 +318,8 @@ static void on_state(void *arg, enum group_role role, uint64_t term,
 	s->leader = leader;
 	if (led && role != GROUP_LEADER)
 		drop_all(s);
+	if (!led && role == GROUP_LEADER)
+		lead_begun(s);
 }
 
 static const struct group_ops shard_group_ops = { on_apply, on_state, NULL };
@@ -352,8 +354,8 @@ int shard_query(struct shard *s, const struct query *q, const struct waiter *w)
 {
 	struct read_wait *rw;
 
-	if (s->faulty)
-		return ERR_UNAVAILABLE;
+	if (!shard_works(s))
+		return s->absent ? ERR_NOT_LEADER : ERR_UNAVAILABLE;
 	if (s->role != GROUP_LEADER)
 		return ERR_NOT_LEADER;
 	rw = xcalloc(1, sizeof *rw);
@@ -587,7 +589,8 @@ static bool followers_serve(struct shard *s)
 
 void shard_refresh_deadline(struct shard *s)
 {
-	s->deadline_ms = s->faulty ? UINT64_MAX : group_deadline_ms(s->group);
+	s->deadline_ms = shard_works(s) ? group_deadline_ms(s->group)
+					: UINT64_MAX;
 }
 
 bool shard_turn(struct shard *s)
@@ -595,7 +598,7 @@ bool shard_turn(struct shard *s)
 	struct err err;
 	bool did = false;
 
-	if (s->faulty)
+	if (!shard_works(s))
 		return false;
 	if (s->forming.n)
 		did |= batch_submit(s);
@@ -621,6 +624,7 @@ static int open_group(struct shard *s, struct err *e)
 	struct group_config gc = {
 		.shard = s->id,
 		.self = n->cfg.id,
+		.life = s->life,
 		.election_ms = n->cfg.election_ms,
 		.heartbeat_ms = n->cfg.heartbeat_ms,
 	};
@@ -681,10 +685,31 @@ int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
 	memset(s, 0, sizeof *s);
 	s->node = n;
 	s->id = id;
+	s->absent = n->cfg.joined;
 	list_init(&s->ready);
 	list_init(&s->reads);
 	map_init(&s->followers);
+	if (s->absent) {
+		s->deadline_ms = UINT64_MAX;
+		return 0;
+	}
 	return open_replica(s, e);
+}
+
+bool shard_has_peers(const struct shard *s)
+{
+	const struct group_conf *c;
+	unsigned i;
+
+	if (!s->group)
+		return false;
+	c = group_conf(s->group);
+	if (!c->n) /* none applied yet */
+		return s->node->cfg.n_members > 1 || s->life;
+	for (i = 0; i < c->n; i++)
+		if (c->members[i].voter && c->members[i].id != s->node->cfg.id)
+			return true;
+	return false;
 }
 
 void shard_reopen(struct shard *s)
@@ -705,7 +730,7 @@ void shard_reopen(struct shard *s)
 		node_fatal(s->node, &e);
 		return;
 	}
-	if (!s->faulty)
+	if (shard_works(s))
 		group_tell_at_contact(s->group);
 }
 

@@ -74,8 +74,12 @@ struct shard {
 	struct machine machine;
 	enum group_role role;
 	uint64_t leader, term;
-	uint64_t guessed;      /* of a faulty one: the peer asked last */
+	/* As leaders tell all peers (lead.c): who led it, in which term. */
+	uint64_t heard_leader, heard_term;
+	uint64_t guessed;      /* where nobody told: the peer asked last */
 	bool faulty;
+	bool absent;           /* no replica of it is here: no group, no store */
+	uint64_t life;         /* of the replica (group.h) */
 	enum level level;      /* of a majority of its voters' disks */
 	char why[160];
 
@@ -106,6 +110,13 @@ struct shard {
 	struct retain_shard retain;
 };
 
+/* There is a replica here, and it is not damaged: it has a group and a store. */
+static inline bool shard_works(const struct shard *s)
+{
+	return !s->faulty && !s->absent;
+}
+/* Are there other voters, by the last applied configuration? */
+bool shard_has_peers(const struct shard *s);
 /* Close group and store, open them on what the journal says is in force now. */
 void shard_reopen(struct shard *s);
 int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e);

@@ -14,7 +14,7 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 	const struct node *n = s->node;
 
 	/* A faulty one may have no store. */
-	if (s->faulty || s->marking || install_holds(s))
+	if (!shard_works(s) || s->marking || install_holds(s))
 		return false;
 	if (s->ckpt_retry_ms && now_ms < s->ckpt_retry_ms)
 		return false;
@@ -52,7 +52,7 @@ void shard_mark(struct shard *s)
 {
 	struct journal *j = s->node->journal;
 
-	if (s->faulty || s->marking || install_holds(s) ||
+	if (!shard_works(s) || s->marking || install_holds(s) ||
 	    journal_shard(j, s->id)->mark_index >= s->durable_index)
 		return;
 	memset(&s->mark, 0, sizeof s->mark);

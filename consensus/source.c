@@ -181,7 +181,7 @@ int node_backup(struct node *n, uint32_t shard, uint64_t index,
 	struct snap_source *src = s->source;
 	uint64_t now_ms = clock_ms(n->env.clock);
 
-	if (s->faulty || !s->store)
+	if (!shard_works(s))
 		return err_set(e, ERR_NOT_FOUND,
 			       "this node has no sound replica of shard %u", shard);
 	if (n->stopping)

@@ -108,6 +108,7 @@ static void status(struct admin_req *r)
 	json_object_set_new(o, "ready", json_boolean(gateway_is_ready(g)));
 	json_object_set_new(o, "draining", json_boolean(g->leaving));
 	set_num(o, "shards", ni.shards);
+	set_num(o, "present", ni.present);
 	set_num(o, "led", ni.led);
 	set_num(o, "faulty", ni.faulty);
 	set_num(o, "calls", ni.calls);
@@ -180,7 +181,9 @@ static json_t *shard_json(struct node *n, uint32_t shard)
 
 	node_shard_info(n, shard, &si);
 	set_num(o, "shard", shard);
-	json_object_set_new(o, "role", json_string(role_name(si.raft.role)));
+	json_object_set_new(o, "role",
+			    json_string(si.present ? role_name(si.raft.role)
+						   : "absent"));
 	set_num(o, "term", si.raft.term);
 	set_num(o, "leader", si.raft.leader);
 	set_num(o, "commit", si.raft.commit_index);

@@ -96,12 +96,16 @@ void world_init(struct world *w, const struct world_config *cfg)
 	sim_init(&w->sim, cfg->seed);
 	list_init(&w->conns);
 	w->net = net_sim_new(&w->sim, cfg->nodes, &cfg->net);
-	w->cfg.node.n_members = cfg->nodes;
+	if (!cfg->founders)
+		w->cfg.founders = cfg->nodes;
+	w->cfg.node.n_members = w->cfg.founders;
 	for (i = 1; i <= cfg->nodes; i++) {
 		struct world_node *wn = &w->nodes[i];
 
-		w->cfg.node.members[i - 1] = i;
-		w->cfg.node.addresses[i - 1] = "simulated:1";
+		if (i <= w->cfg.founders) {
+			w->cfg.node.members[i - 1] = i;
+			w->cfg.node.addresses[i - 1] = "simulated:1";
+		}
 		wn->world = w;
 		wn->id = i;
 		wn->clock.mono_us = node_mono_us;
@@ -249,6 +253,7 @@ bool world_start(struct world *w, unsigned node)
 	cfg.id = node;
 	memset(cfg.disk_id, (int)node, 16);
 	cfg.journal.node_id = node;
+	cfg.joined = node > w->cfg.founders;
 	env.disk = wn->disk;
 	env.kv = &kv_mem;
 	env.net = w->cfg.nodes > 1 ? net_sim_start(w->net, node) : NULL;

@@ -28,6 +28,7 @@ struct world_conn;
 struct world_config {
 	uint64_t seed;
 	unsigned nodes;
+	unsigned founders;           /* the first of them; 0: all.  The others join */
 	struct node_config node;     /* id and members are filled in */
 	struct net_sim_config net;
 	struct disk_sim_config disk;

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 /* consensus/rpc.c */
-enum { QUERY = 17, REPLY = 18, SUB = 19, CREDIT = 20, START = 22, RECORDS = 23, END = 24 };
+enum { CALL = 16, QUERY = 17, REPLY = 18, SUB = 19, CREDIT = 20, START = 22, RECORDS = 23, END = 24 };
 enum { PEER = 2, SUB_ID = 5, ACCOUNT = 7, SENDER = 9 };
 
 static struct test {
@@ -22,7 +22,8 @@ static struct test {
 	struct net net;
 	size_t queued;
 	int refuse;            /* RECORDS get this answer */
-	unsigned refused, starts, ends, replies;
+	unsigned refused, starts, ends, replies, asked;
+	uint64_t asked_id;     /* of the last call */
 	int reply;             /* status of the last */
 	uint64_t last_n;       /* of the records that came */
 	struct node_call call;
@@ -44,7 +45,8 @@ static int net_send(struct net *net, uint64_t peer, const void *head, size_t len
 	(void)entries;
 	assert_int_equal(peer, PEER);
 	assert_int_equal(n, 0);
-	cursor_u64(&c);
+	t->asked += type == CALL;
+	t->asked_id = cursor_u64(&c);
 	if (type == RECORDS && t->refuse) {
 		t->refused++;
 		return t->refuse;
@@ -339,6 +341,7 @@ static void test_a_disk_that_is_nearly_full_takes_no_sends(void **state)
 static void test_damage_met_by_apply_stops_the_shard_only(void **state)
 {
 	struct node_shard_info info;
+	struct buf b = BUF_INIT;
 	struct cmd c = a_send(40);
 	uint64_t seq, off;
 
@@ -360,8 +363,16 @@ static void test_damage_met_by_apply_stops_the_shard_only(void **state)
 	assert_non_null(strstr(info.why, "damaged"));
 	assert_false(node_ready(t->node));
 	assert_int_equal(t->ends, 1); /* the peer's device looks elsewhere */
+	/* The peer may have a sound replica: it is asked. */
 	c = a_send(101);
-	assert_int_not_equal(propose(&c), 0);
+	t->call = (struct node_call){ .cb = on_result };
+	node_propose(t->node, 0, &c, &t->call);
+	assert_int_equal(t->asked, 1);
+	buf_u8(&b, REPLY);
+	buf_u64(&b, t->asked_id);
+	buf_u32(&b, (uint32_t)ERR_NOT_LEADER);
+	from_peer(&b);
+	assert_int_equal(t->status, ERR_NOT_LEADER);
 	run(30000000); /* no checkpoint, no timer, no end */
 	assert_true(world_up(&t->world, 1));
 }
