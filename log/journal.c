@@ -313,6 +313,7 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	if (r->has_mark && r->mark_index >= x->s.mark_index) {
 		x->s.mark_index = r->mark_index;
 		x->s.mark_term = r->mark_term;
+		j->marked = true;
 		jring_count_free(j);
 	}
 }
@@ -345,6 +346,7 @@ static void on_written(struct disk_write *w, int status, const struct err *e)
 		next = jreq_priv(r)->next;
 		r->cb(r);
 	}
+	jring_shrink(j);
 	if (j->q_head)
 		group_start(j);
 }
@@ -433,7 +435,7 @@ bool journal_idle(const struct journal *j)
 
 bool journal_stalled(const struct journal *j)
 {
-	return !j->writing && !j->growing && j->q_head;
+	return !j->writing && !j->growing && !j->shrinking && j->q_head;
 }
 
 const struct journal_shard *journal_shard(const struct journal *j,
@@ -563,6 +565,9 @@ void journal_close(struct journal *j)
 	}
 	if (j->grown)
 		j->disk->ops->close(j->grown);
+	if (j->gone.file)
+		j->disk->ops->close(j->gone.file);
+	free(j->gone.last);
 	for (i = 0; i < j->n_files; i++) {
 		if (j->files[i].file)
 			j->disk->ops->close(j->files[i].file);

@@ -31,7 +31,7 @@ struct journal_config {
 	uint64_t max_bytes;   /* of all files; default 4 GiB.  A ring that is full
 			       * and gets no room for seconds grows on, to twice
 			       * of it at most: what it waits for may be waiting
-			       * for it */
+			       * for it; and gives that back later, file by file */
 	uint64_t queue_bytes; /* waiting for the writer; default 64 MiB */
 };
 

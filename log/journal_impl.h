@@ -74,6 +74,14 @@ struct journal {
 	struct disk_file *grown;
 	uint64_t grow_retry_us;
 
+	struct disk_work shrink;
+	bool shrinking, marked; /* marked: since the last look at what is too much */
+	struct jfile gone;     /* the file that is being removed */
+	int shrink_status;
+	bool unlinked;
+	struct err shrink_err;
+	uint64_t shrink_retry_us;
+
 	struct journal_stats stats;
 };
 
@@ -96,6 +104,8 @@ struct jplace *jindex_place(const struct jindex *x, uint64_t index);
 void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p);
 void jindex_truncate(struct jindex *x, uint64_t from);
 void jindex_drop_below(struct jindex *x, uint64_t index);
+/* The file has another place in the list. */
+void jindex_moved(struct jindex *x, uint32_t from, uint32_t to);
 void jindex_vote(struct jindex *x, uint64_t term, uint64_t vote);
 
 /* journal.c.  The first failed write or sync is the last. */
@@ -118,6 +128,9 @@ void jring_count_free(struct journal *j);
 void jring_begin(struct journal *j, uint32_t file); /* it is the current one */
 bool jring_may_grow(const struct journal *j);
 void jring_grow(struct journal *j); /* if it may, by the helper thread */
+/* After marks: if the ring is larger than it should be and half of it is free, its oldest
+ * file goes.  Nothing is being written. */
+void jring_shrink(struct journal *j);
 /* With each tick. */
 void jring_outgrow(struct journal *j, uint64_t now_us);
 /* Of a new journal; waits for the disk. */

@@ -56,6 +56,15 @@ void jindex_drop_below(struct jindex *x, uint64_t index)
 	}
 }
 
+void jindex_moved(struct jindex *x, uint32_t from, uint32_t to)
+{
+	uint32_t i;
+
+	for (i = x->head; i < x->head + x->n; i++)
+		if (x->at[i].file == from)
+			x->at[i].file = to;
+}
+
 void jindex_append(struct jindex *x, uint64_t index, const struct jplace *p)
 {
 	jindex_truncate(x, index); /* a later entry replaces the earlier one */

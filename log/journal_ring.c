@@ -2,7 +2,11 @@
  *
  * Files are used in turn.  One that holds nothing above any shard's mark (and
  * hold) is used again, the oldest first, so the uses in force are consecutive.
- * A new one is written full of zeros by the helper thread ahead of need. */
+ * A new one is written full of zeros by the helper thread ahead of need.
+ *
+ * A ring above its size gets smaller by its oldest file, which is the beginning of the
+ * log: the log is as good without it as with it.  But not with it and without the file
+ * behind it: none is used again until the folder that has lost the name is synced. */
 #include "base/alloc.h"
 #include "base/logf.h"
 #include "log/journal_impl.h"
@@ -16,6 +20,7 @@
 #define GROW_RETRY_US 1000000
 #define GROW_CHUNK (1u << 20)
 #define REFUSED_US 200000 /* whoever was refused asks again sooner */
+#define SHRINK_RETRY_US 60000000
 #define FULL_US 5000000 /* a ring that is full for so long may outgrow its size */
 
 /* ---- which file ----------------------------------------------------------------- */
@@ -114,7 +119,9 @@ uint32_t jring_next(const struct journal *j)
 	 * for a full disk, which may have room again before it is too late. */
 	bool force = !below_max(j) || ring_bytes(j) * 4 > j->cfg.max_bytes * 3;
 
-	return old != NONE && file_free(j, &j->files[old], force) ? old : NONE;
+	return old != NONE && !j->shrinking && file_free(j, &j->files[old], force)
+		       ? old
+		       : NONE;
 }
 
 /* After whatever may free a file or take one.  Files are used again in the order
@@ -272,13 +279,101 @@ void jring_grow(struct journal *j)
 	j->disk->ops->work(j->disk, &j->grow);
 }
 
+static void shrink_run(struct disk_work *w)
+{
+	struct journal *j = w->arg;
+	char path[64];
+
+	memset(&j->shrink_err, 0, sizeof j->shrink_err);
+	snprintf(path, sizeof path, JOURNAL_DIR "/%08u.jnl", j->gone.number);
+	j->shrink_status = j->disk->ops->unlink(j->disk, path, &j->shrink_err);
+	j->unlinked = !j->shrink_status;
+	if (j->unlinked)
+		j->shrink_status = j->disk->ops->fsync_dir(j->disk, JOURNAL_DIR,
+							   &j->shrink_err);
+}
+
+static void shrink_done(struct disk_work *w)
+{
+	struct journal *j = w->arg;
+
+	j->shrinking = false;
+	if (j->failed || j->closing)
+		return;
+	if (j->unlinked && j->shrink_status) {
+		journal_fail(j, &j->shrink_err);
+		return;
+	}
+	if (j->unlinked) {
+		log_event(LOG_INFO, "journal_shrinks",
+			  "bytes=%" PRIu64 " max=%" PRIu64, ring_bytes(j),
+			  j->cfg.max_bytes);
+		j->disk->ops->close(j->gone.file);
+		free(j->gone.last);
+	} else {
+		/* It is a part of the log still, and the oldest one. */
+		log_event(LOG_WARN, "journal_stays", "why=%s",
+			  log_quote(j->shrink_err.msg));
+		j->shrink_retry_us = clock_us(j->clock) + SHRINK_RETRY_US;
+		j->files[j->n_files++] = j->gone;
+		jring_count_free(j);
+	}
+	memset(&j->gone, 0, sizeof j->gone);
+	journal_flush(j);
+}
+
+/* Out of the list; the last one takes its place. */
+static void file_take(struct journal *j, uint32_t i)
+{
+	struct jfile *f = &j->files[i];
+	uint32_t s, last = j->n_files - 1;
+
+	for (s = 0; s < JOURNAL_SHARDS_MAX; s++) {
+		if (f->use && f->last[s])
+			jindex_drop_below(&j->shards[s], f->last[s] + 1);
+		f->last[s] = 0;
+		if (i != last)
+			jindex_moved(&j->shards[s], last, i);
+	}
+	j->gone = *f;
+	*f = j->files[last];
+	memset(&j->files[last], 0, sizeof j->files[last]);
+	j->n_files--;
+	if (j->cur == last)
+		j->cur = i;
+	jring_count_free(j);
+}
+
+void jring_shrink(struct journal *j)
+{
+	uint64_t left = ring_bytes(j) - j->cfg.file_size;
+	uint32_t i = jring_oldest(j);
+
+	/* What waits finds room meanwhile in the file that is being written. */
+	if (!j->marked || j->shrinking || j->growing || j->failed || j->closing ||
+	    i == NONE || left < j->cfg.max_bytes || j->n_files < 3 ||
+	    j->n_free * 2 < j->n_files || j->cur_off * 2 > j->cfg.file_size ||
+	    clock_us(j->clock) < j->shrink_retry_us)
+		return;
+	j->marked = false;
+	if (jring_next(j) != i)
+		return;
+	j->outgrown = left - j->cfg.max_bytes;
+	file_take(j, i);
+	j->shrinking = true;
+	j->shrink = (struct disk_work){ .run = shrink_run,
+					.done = shrink_done,
+					.arg = j };
+	j->disk->ops->work(j->disk, &j->shrink);
+}
+
 /* Rings of several nodes may wait for one another: each is full of entries of a shard
  * that are committed only when a node has room whose ring is full of another shard's.
  * Nobody but time can tell, and nothing helps but room.  Twice max_bytes is more than
  * can be under way, since a crowded ring takes nothing new from clients. */
 void jring_outgrow(struct journal *j, uint64_t now_us)
 {
-	bool full = (j->q_head && !j->writing && !j->growing) ||
+	bool full = (j->q_head && !j->writing && !j->growing && !j->shrinking) ||
 		    (j->refused_us && now_us - j->refused_us < REFUSED_US);
 
 	if (!full) {

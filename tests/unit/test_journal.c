@@ -37,6 +37,7 @@ struct world {
 	struct req *live[16];  /* in flight */
 	unsigned in_flight;
 	bool dead;
+	bool tight;            /* marks are many and near */
 	uint64_t acked;
 };
 
@@ -185,10 +186,11 @@ static void submit(struct world *w)
 		q->r.truncate_from = m->last + 1;
 		m->truncating = true;
 	}
-	if (rand_below(&w->rand, 10) == 0 && m->durable_last > m->mark &&
+	if (rand_below(&w->rand, w->tight ? 3 : 10) == 0 && m->durable_last > m->mark &&
 	    !m->truncating && m->durable_last <= m->last) {
 		q->r.has_mark = true;
 		q->mark = q->r.mark_index =
+			w->tight ? m->durable_last :
 			m->mark + 1 +
 			rand_below(&w->rand, m->durable_last - m->mark);
 		q->r.mark_term = m->term_of[q->mark];
@@ -298,24 +300,35 @@ static void adopt(struct world *w)
 	}
 }
 
-static void run_seed(uint64_t seed)
+/* `shrink`: the ring is to be half as large after a time, and larger again. */
+static unsigned run_seed(uint64_t seed, bool shrink)
 {
 	struct world *w = xmalloc(sizeof *w);
-	unsigned round, i;
+	unsigned round, i, fewer = 0;
 
-	world_init(w, seed);
+	if (shrink)
+		world_sized(w, seed, 8 * JF_HEADER, 8, 1u << 20);
+	else
+		world_init(w, seed);
 	for (round = 0; round < 6; round++) {
+		struct journal_stats st;
 		struct err e = { 0 };
+		uint64_t files;
 		int rv;
 
-		disk_sim_crash_at(w->ds, 1 + rand_below(&w->rand, 120),
+		journal_stats(w->j, &st);
+		files = st.files;
+
+		disk_sim_crash_at(w->ds, 1 + rand_below(&w->rand, shrink ? 400 : 120),
 				  on_crash, w);
-		for (i = 0; i < 3000 && !w->dead; i++) {
+		for (i = 0; i < (shrink ? 9000 : 3000) && !w->dead; i++) {
 			if (w->in_flight < 12)
 				submit(w);
 			if (rand_below(&w->rand, 3))
 				step(w);
 		}
+		journal_stats(w->j, &st);
+		fewer += st.files < files;
 		w->dead = true;
 		disk_sim_crash(w->ds);
 		journal_close(w->j);
@@ -324,6 +337,9 @@ static void run_seed(uint64_t seed)
 			;
 		forget_live(w);
 		w->dead = false;
+		w->tight = shrink && round % 2 == 0;
+		if (shrink)
+			w->cfg.max_bytes = (w->tight ? 2 : 8) * w->cfg.file_size;
 		rv = reopen(w, &e);
 		if (rv)
 			print_message("seed %llu: %s\n",
@@ -334,6 +350,7 @@ static void run_seed(uint64_t seed)
 	assert_true(w->acked > 20);
 	world_free(w);
 	free(w);
+	return fewer;
 }
 
 static void test_crashes(void **state)
@@ -342,7 +359,19 @@ static void test_crashes(void **state)
 
 	(void)state;
 	for (seed = 1; seed <= 60; seed++)
-		run_seed(seed);
+		run_seed(seed, false);
+}
+
+static void test_crashes_of_a_ring_that_shrinks(void **state)
+{
+	unsigned fewer = 0;
+	uint64_t seed;
+
+	(void)state;
+	for (seed = 1; seed <= 60; seed++)
+		fewer += run_seed(seed, true);
+	print_message("a file was removed in %u lives\n", fewer);
+	assert_true(fewer > 20);
 }
 
 /* Entries of two shards in groups of their own, all called back. */
@@ -777,7 +806,7 @@ static void pass(struct world *w, uint64_t us)
 }
 
 /* A ring that stays full, whoever could empty it: after seconds it grows, to twice
- * its size and no more. */
+ * its size and no more; and gives it back when it is emptied at last. */
 static void test_a_ring_that_stays_full_grows(void **state)
 {
 	enum { REQS = 4000, LEN = 8000 };
@@ -819,6 +848,25 @@ static void test_a_ring_that_stays_full_grows(void **state)
 	e = restart(w);
 	assert_int_equal(e.code, 0);
 	assert_int_equal(journal_shard(w->j, 0)->last_index, last);
+	/* One with each mark, from when half of it is free. */
+	for (tries = 1; tries <= 40; tries++) {
+		uint64_t files = st.files;
+
+		reqs[0] = (struct journal_req){ .has_mark = true, .mark_term = 1,
+						.mark_index = last * tries / 40,
+						.cb = on_filled };
+		assert_int_equal(journal_submit(w->j, &reqs[0]), 0);
+		settle(w);
+		journal_stats(w->j, &st);
+		assert_true(st.files == files || st.files == files - 1);
+		assert_true(tries > 15 || st.files == 16);
+	}
+	assert_int_equal(st.files, 8);
+	e = restart(w);
+	assert_int_equal(e.code, 0);
+	assert_int_equal(journal_shard(w->j, 0)->last_index, last);
+	journal_stats(w->j, &st);
+	assert_int_equal(st.files, 8);
 	world_free(w);
 	free(reqs);
 	free(w);
@@ -863,6 +911,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_crashes),
+		cmocka_unit_test(test_crashes_of_a_ring_that_shrinks),
 		cmocka_unit_test(test_rot_is_named),
 		cmocka_unit_test(test_torn_tail),
 		cmocka_unit_test(test_newer_format),
