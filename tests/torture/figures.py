@@ -48,15 +48,20 @@ class Windows:
         return found
 
 
-def by_kind(windows, faults):
-    """kind -> lengths; a window belongs to the episode that it began in."""
+def by_kind(windows, faults, nodes):
+    """kind -> lengths, of faults that came alone.  Where the fault takes a majority its
+    own time is none of the product's: the window counts from its end."""
+    together = collections.Counter(f["episode"] for f in faults)
     found = collections.defaultdict(list)
-    spans = [(f["begin"] - 1.0, f.get("served", f.get("end", f["begin"])) + 1.0,
-              f["kind"]) for f in faults]
-    for begin, end in windows:
-        kinds = {kind for first, last, kind in spans if first <= begin <= last}
-        for kind in kinds or {"none"}:
-            found[kind].append(end - begin)
+    for f in faults:
+        if together[f["episode"]] > 1:
+            continue
+        over = f.get("end", f["begin"])
+        last = f.get("served", over)
+        since = over if 2 * len(f["nodes"]) > nodes else 0.0
+        for begin, end in windows:
+            if f["begin"] - 0.3 <= begin <= last and end > since:
+                found[f["kind"]].append(end - max(begin, since))
     return {kind: spread(lengths) for kind, lengths in sorted(found.items())}
 
 

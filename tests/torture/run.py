@@ -360,7 +360,7 @@ class Run:
             "sent": len(check.sends), "acked": len(check.acks),
             "delivered": self.final["delivered"], "readings": check.readings,
             "unavailable": figures.spread([b - a for a, b in found]),
-            "unavailable_by_kind": figures.by_kind(found, rows),
+            "unavailable_by_kind": figures.by_kind(found, rows, len(self.nodes)),
             "ack_s": figures.spread(windows.latencies),
             "whole_s": figures.repair_times(rows),
             "starts": sum(n.starts for n in self.nodes),
