@@ -17,6 +17,7 @@ struct endpoint {
 	unsigned node;
 	unsigned life; /* raised at each start */
 	bool alive;
+	struct net_sim_door door;
 };
 
 struct message {
@@ -142,6 +143,43 @@ static void pair_down(struct net_sim *ns, unsigned a, unsigned b)
 	pair_dial(ns, a, b);
 }
 
+/* What `who` makes of the hello of `of`. */
+static int ask(struct net_sim *ns, unsigned who, unsigned of)
+{
+	const struct link_admit *a = &ns->ends[who]->door.admit;
+	const struct net_sim_door *d = &ns->ends[of]->door;
+	struct err e = { 0, "" };
+
+	return a->admit ? a->admit(a->arg, of, d->disk_id, d->joined, &e) : 0;
+}
+
+/* `who` hears that its disk was refused. */
+static void told(struct net_sim *ns, unsigned who, unsigned by)
+{
+	const struct link_admit *a = &ns->ends[who]->door.admit;
+	unsigned i;
+
+	if (!a->refused || !a->refused(a->arg, by, "another disk"))
+		return;
+	for (i = 1; i <= ns->n; i++)
+		if (i != who)
+			pair_down(ns, who, i);
+}
+
+/* The lower one dials, so the other one judges first, as links do. */
+static bool may_talk(struct net_sim *ns, unsigned a, unsigned b)
+{
+	int there = ask(ns, b, a), here = 0;
+
+	if (there == ERR_PERM)
+		told(ns, a, b);
+	if (there == 0 || there == ERR_FAULTY)
+		here = ask(ns, a, b);
+	if (here == ERR_PERM)
+		told(ns, b, a);
+	return !there && !here && alive(ns, a) && alive(ns, b);
+}
+
 static void on_dial(void *arg)
 {
 	struct timer t = *(struct timer *)arg;
@@ -151,7 +189,7 @@ static void on_dial(void *arg)
 	p->dialling = false;
 	if (p->up || !alive(t.ns, t.a) || !alive(t.ns, t.b))
 		return;
-	if (cut_between(t.ns, t.a, t.b)) {
+	if (cut_between(t.ns, t.a, t.b) || !may_talk(t.ns, t.a, t.b)) {
 		pair_dial(t.ns, t.a, t.b);
 		return;
 	}
@@ -373,6 +411,7 @@ struct net *net_sim_start(struct net_sim *ns, unsigned node)
 	if (!e)
 		e = ns->ends[node] = xcalloc(1, sizeof *e);
 	memset(&e->net, 0, sizeof e->net);
+	memset(&e->door, 0, sizeof e->door);
 	e->net.ops = &net_sim_ops;
 	e->ns = ns;
 	e->node = node;
@@ -386,6 +425,11 @@ struct net *net_sim_start(struct net_sim *ns, unsigned node)
 		pair_dial(ns, node < b ? node : b, node < b ? b : node);
 	}
 	return &e->net;
+}
+
+void net_sim_door(struct net_sim *ns, unsigned node, const struct net_sim_door *d)
+{
+	ns->ends[node]->door = *d;
 }
 
 void net_sim_stop(struct net_sim *ns, unsigned node, bool reset)
@@ -433,6 +477,11 @@ void net_sim_heal_all(struct net_sim *ns)
 		for (b = 1; b <= ns->n; b++)
 			if (a != b)
 				net_sim_cut(ns, a, b, false);
+}
+
+bool net_sim_is_up(const struct net_sim *ns, unsigned a, unsigned b)
+{
+	return a < b ? ns->pairs[a][b].up : ns->pairs[b][a].up;
 }
 
 void net_sim_tap(struct net_sim *ns,

@@ -7,6 +7,7 @@
 #ifndef QUIPU_TESTS_LIB_NET_SIM_H
 #define QUIPU_TESTS_LIB_NET_SIM_H
 
+#include "consensus/link.h"
 #include "consensus/net.h"
 #include "tests/lib/sim.h"
 
@@ -27,11 +28,20 @@ struct net_sim *net_sim_new(struct sim *s, unsigned n,
 void net_sim_free(struct net_sim *ns);
 /* The endpoint of a node that starts now: links to living peers come up soon. */
 struct net *net_sim_start(struct net_sim *ns, unsigned node);
+/* Who may come, and as whom it comes itself: asked as the hello of a link does, before
+ * a link is up.  Copied; until the node starts again.  Without: all may come. */
+struct net_sim_door {
+	uint8_t disk_id[16];
+	bool joined;
+	struct link_admit admit;
+};
+void net_sim_door(struct net_sim *ns, unsigned node, const struct net_sim_door *d);
 /* The node is gone: no callback for it any more. */
 void net_sim_stop(struct net_sim *ns, unsigned node, bool reset);
 /* Direction a -> b is cut or healed. */
 void net_sim_cut(struct net_sim *ns, unsigned a, unsigned b, bool cut);
 void net_sim_heal_all(struct net_sim *ns);
+bool net_sim_is_up(const struct net_sim *ns, unsigned a, unsigned b);
 /* See every message as it is sent. */
 void net_sim_tap(struct net_sim *ns,
 		 void (*tap)(void *arg, unsigned from, unsigned to,

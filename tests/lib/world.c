@@ -232,6 +232,20 @@ bool world_up(const struct world *w, unsigned node)
 	return w->nodes[node].node;
 }
 
+/* What quipud does between its disk and its links. */
+static int guard(struct world_node *wn, struct node_config *cfg,
+		 const struct net *net, struct err *e)
+{
+	struct net_sim_door door = { .joined = cfg->meta.joined };
+
+	memcpy(cfg->disk_id, cfg->meta.disk_id, 16);
+	memcpy(door.disk_id, cfg->meta.disk_id, 16);
+	door.admit = known_link_admit(&wn->known);
+	if (net)
+		net_sim_door(wn->world->net, wn->id, &door);
+	return known_open(&wn->known, wn->disk, &cfg->meta, e);
+}
+
 bool world_start(struct world *w, unsigned node)
 {
 	struct world_node *wn = &w->nodes[node];
@@ -270,6 +284,8 @@ bool world_start(struct world *w, unsigned node)
 		cfg.meta.founders |= 1ull << cfg.members[i];
 	cfg.meta.shards = cfg.shards;
 	rv = nodemeta_open(wn->disk, &cfg.meta, &wn->rand, &made, &e);
+	if (!rv && w->cfg.guard)
+		rv = guard(wn, &cfg, env.net, &e);
 	if (!rv)
 		rv = node_open(&wn->node, &cfg, &env, &e);
 	if (rv || wn->frozen || wn->ended) {
@@ -376,6 +392,42 @@ void world_rot(struct world *w, unsigned node)
 	w->nodes[node].rotten = w->nodes[node].expect_end = true;
 }
 
+bool world_wipe(struct world *w, unsigned node)
+{
+	struct world_node *wn = &w->nodes[node];
+	unsigned i;
+
+	AN(w->cfg.guard);
+	if (wn->wiped)
+		return false;
+	for (i = 1; i <= w->cfg.nodes; i++)
+		if (i != node && (!w->nodes[i].node || w->nodes[i].frozen ||
+				  !w->nodes[i].known.peers[node].seen))
+			return false;
+	wn->wiped = wn->rotten = wn->expect_end = w->wiped = true;
+	if (wn->node)
+		world_crash(w, node, WORLD_POWER);
+	sim_trace(&w->sim, "wipe %u", node);
+	/* What is under way to the old one still comes back to it. */
+	wn->lost = wn->medium;
+	wn->medium = disk_sim_new(&w->sim, (int)node, mix(w->cfg.seed, 'w', node),
+				  &w->cfg.disk);
+	return true;
+}
+
+/* Not a vote, not a word of it. */
+static void nobody_hears(struct world *w)
+{
+	unsigned a, b;
+
+	for (a = 1; w->wiped && a <= w->cfg.nodes; a++)
+		for (b = 1; w->nodes[a].wiped && w->nodes[a].node &&
+			    b <= w->cfg.nodes; b++)
+			if (b != a && net_sim_is_up(w->net, a, b))
+				world_fail(w, "node %u hears node %u, whose disk "
+					      "was wiped", b, a);
+}
+
 void world_disk_free(struct world *w, unsigned node)
 {
 	w->nodes[node].full = false;
@@ -415,6 +467,7 @@ bool world_step(struct world *w)
 		return false;
 	if (owner > 0)
 		node_settle(&w->nodes[owner]);
+	nobody_hears(w);
 	return true;
 }
 
@@ -435,8 +488,11 @@ void world_release(struct world *w)
 	/* What is still under way frees itself when its time comes. */
 	while (world_step(w))
 		;
-	for (i = 1; i <= w->cfg.nodes; i++)
+	for (i = 1; i <= w->cfg.nodes; i++) {
 		disk_sim_free(w->nodes[i].medium);
+		if (w->nodes[i].lost)
+			disk_sim_free(w->nodes[i].lost);
+	}
 	net_sim_free(w->net);
 	sim_release(&w->sim);
 }

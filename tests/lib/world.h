@@ -13,6 +13,7 @@
 #define QUIPU_TESTS_LIB_WORLD_H
 
 #include "base/list.h"
+#include "consensus/known.h"
 #include "consensus/node.h"
 #include "gateway/session.h"
 #include "tests/lib/disk_sim.h"
@@ -35,6 +36,8 @@ struct world_config {
 	uint64_t conn_min_us, conn_max_us; /* delay of a client's message */
 	unsigned conn_refused_permille;
 	uint32_t heartbeat_s, window_max;
+	bool guard;                  /* nodes know the disks of their peers, and
+					links go by that (consensus/known.h) */
 	uint32_t drift_ppm;          /* of each node's clocks, at most, either way */
 };
 
@@ -48,7 +51,8 @@ struct world_node {
 	struct world *world;
 	unsigned id;
 	unsigned life;         /* raised at each start */
-	struct disk_sim *medium;
+	struct disk_sim *medium, *lost; /* lost: the one before world_wipe() */
+	struct known known;
 	struct disk *disk;
 	struct node *node;     /* NULL: down */
 	struct rand rand;
@@ -61,6 +65,7 @@ struct world_node {
 	bool expect_end;       /* a disk error was injected: fatal() is right */
 	bool full;             /* its disk is, so starts may fail too */
 	bool rotten;           /* so was it for good */
+	bool wiped;            /* its disk is another one, and nobody may hear it */
 	bool stopping, stopped;
 	unsigned feature_max;  /* of its program from the next start on; 0: the newest */
 };
@@ -73,6 +78,7 @@ struct world {
 	struct net_sim *net;
 	struct world_node nodes[WORLD_NODES_MAX + 1]; /* from 1 */
 	struct list conns;
+	bool wiped;            /* some node was */
 	char failure[400];     /* the first; empty: none */
 	uint64_t crashes, kills, starts, disk_deaths, breaks, refused;
 	/* Told after a node went down for any reason. */
@@ -102,6 +108,10 @@ void world_disk_full(struct world *w, unsigned node, uint64_t spare);
 void world_disk_free(struct world *w, unsigned node);
 /* Damage durable bytes of a node: it may end, and may not start again. */
 void world_rot(struct world *w, unsigned node);
+/* Its disk is replaced by an empty one, once; it is down afterwards.  For worlds with
+ * a guard; false and nothing is done: it is so already, or some node is down or has not
+ * met it, so that it could not know better. */
+bool world_wipe(struct world *w, unsigned node);
 bool world_up(const struct world *w, unsigned node);
 
 /* Run one event and the turn of the node it touched.  false: no event left. */

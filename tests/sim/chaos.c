@@ -13,7 +13,7 @@ static const char *const names[FAULTS] = {
 	"disk-error", "disk-slow", "split", "isolate", "one-way",
 	"bridge", "transfer", "conn", "device", "conn-all",
 	"disk-full", "clock", "rot", "power-some", "slow-reader",
-	"clock-step",
+	"clock-step", "wipe",
 };
 
 const char *fault_name(enum fault f)
@@ -24,7 +24,7 @@ const char *fault_name(enum fault f)
 bool fault_needs_peers(enum fault f)
 {
 	return (f >= FAULT_SPLIT && f <= FAULT_TRANSFER) || f == FAULT_ROT ||
-	       f == FAULT_POWER_SOME;
+	       f == FAULT_POWER_SOME || f == FAULT_WIPE;
 }
 
 struct job {
@@ -320,6 +320,9 @@ static void fault(struct run *r, enum fault f)
 		break;
 	case FAULT_STEP:
 		w->nodes[node].wall_off_ms = 0;
+		break;
+	case FAULT_WIPE:
+		r->coverage.seen[COVER_WIPED] += world_wipe(w, w->cfg.nodes);
 		break;
 	case FAULTS:
 		break;

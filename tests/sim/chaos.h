@@ -26,6 +26,7 @@ enum fault {
 	FAULT_POWER_SOME,  /* a minority of the nodes at once */
 	FAULT_READER,      /* a device reads nothing for a while */
 	FAULT_STEP,        /* a wall clock is put back to the right time */
+	FAULT_WIPE,        /* the last node comes back with an empty disk */
 	FAULTS
 };
 

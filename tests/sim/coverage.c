@@ -19,6 +19,7 @@ static const char *const names[COVER_END] = {
 	[COVER_INSTALLING] = "turns with an install",
 	[COVER_INSTALLED] = "snapshots installed",
 	[COVER_UPGRADED] = "feature levels raised",
+	[COVER_WIPED] = "disks wiped",
 	[COVER_ELSEWHERE] = "devices connected elsewhere",
 	[COVER_DUP_ACK] = "repeated acks",
 	[COVER_PAGE] = "pages",

@@ -88,7 +88,7 @@ void params_draw(struct params *p, uint64_t seed)
 	p->fault_mean_us = PICK(&r, 200000, 700000, 2000000);
 	/* Most kinds together, or a few that show better alone. */
 	kinds = (unsigned)PICK(&r, 2, 4, 7, 7, 7, 10);
-	for (i = 0; i < FAULTS; i++)
+	for (i = 0; i < FAULT_WIPE; i++)
 		p->weight[i] = rand_below(&r, 10) < kinds
 				       ? (unsigned)rand_below(&r, 10) + 1
 				       : 0;
@@ -142,6 +142,18 @@ void params_draw(struct params *p, uint64_t seed)
 	/* Some nodes begin as older programs and are newer after a restart. */
 	if (!rand_below(&r, 4))
 		p->old_nodes = (unsigned)rand_below(&r, 1u << p->world.nodes) << 1;
+	/* One of two is no minority.  Half of those that look at disks lose one. */
+	if (p->world.nodes > 1 && !rand_below(&r, 2)) {
+		p->world.guard = true;
+		if (p->world.nodes > 2 && !p->far_behind && rand_below(&r, 2))
+			p->weight[FAULT_WIPE] = 1;
+	}
+	/* The others keep entries for it, as for a faulty one; and the feature level is
+	 * not raised while one does not say what it can. */
+	if (p->weight[FAULT_WIPE]) {
+		p->world.node.journal.max_bytes = 256u << 20;
+		p->old_nodes = 0;
+	}
 }
 
 #define PRINT(f, indent, fmt, ...) fprintf(f, "%s" fmt "\n", indent, __VA_ARGS__)
@@ -184,6 +196,8 @@ void params_print(const struct params *p, const char *indent, FILE *f)
 	      (uint64_t)n->checkpoint_age_ms, n->store.dirty_max_bytes >> 10,
 	      n->store.tail_cache_bytes >> 10, n->store.row_cache_max,
 	      (uint64_t)n->snapshot_rate >> 10);
+	if (w->guard)
+		PRINT(f, indent, "%s", "nodes know the disks of their peers");
 	if (p->old_nodes)
 		PRINT(f, indent, "older programs on nodes %#x (bits)",
 		      p->old_nodes);

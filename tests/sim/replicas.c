@@ -138,6 +138,9 @@ static void look_stored(struct run *r, const struct shard *s, unsigned node)
 	struct group_info gi;
 	unsigned i, have = 0;
 
+	/* What a wiped disk had still counts: its votes do not. */
+	if (r->world.nodes[node].wiped)
+		return;
 	group_info(s->group, &gi);
 	r->term[node][s->id] = gi.term;
 	for (i = 0; i < gi.n_voters; i++) {
