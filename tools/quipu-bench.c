@@ -21,6 +21,8 @@ static const struct command {
 	{ "sync", bench_sync,
 	  "an inbox of 100,000 messages, by stream and by pages" },
 	{ "idle", bench_idle, "memory of 15,000 idle connections" },
+	{ "soak", bench_soak,
+	  "disk and memory under a steady load, as a table and a plot" },
 	{ "corpus", bench_corpus,
 	  "real messages: all there, once, in order (FILE.tsv.gz; without one,\n"
 	  "           traffic of the same shape)" },
@@ -54,7 +56,12 @@ static void usage(FILE *f)
 	      "      --only PART        sync: fill, stream or page\n"
 	      "      --users FILE       sync: where fill leaves the inbox's device\n"
 	      "      --seed N           of generated traffic (1)\n"
-	      "      --rate N           corpus: at most N messages a second\n"
+	      "      --rate N           corpus: at most N messages a second; soak: so "
+	      "many (200)\n"
+	      "      --minutes N        soak: its length, instead of --seconds\n"
+	      "      --ttl N            soak: seconds that records are kept\n"
+	      "      --csv FILE         soak: a line for each sample\n"
+	      "      --plot FILE        soak: the same as a picture, SVG\n"
 	      "      --begun FILE       corpus: made when sending begins\n"
 	      "      --label TEXT       printed with the result\n"
 	      "      --stall N          seconds without progress that fail a run "
@@ -65,7 +72,7 @@ static void usage(FILE *f)
 }
 
 enum { O_PIDS = 256, O_ONLY, O_USERS, O_SEED, O_STALL, O_PROCS, O_RATE, O_LABEL,
-       O_BEGUN };
+       O_BEGUN, O_MINUTES, O_TTL, O_CSV, O_PLOT };
 
 static const struct option longs[] = {
 	{ "gateway", required_argument, NULL, 'g' },
@@ -86,6 +93,10 @@ static const struct option longs[] = {
 	{ "label", required_argument, NULL, O_LABEL },
 	{ "begun", required_argument, NULL, O_BEGUN },
 	{ "rate", required_argument, NULL, O_RATE },
+	{ "minutes", required_argument, NULL, O_MINUTES },
+	{ "ttl", required_argument, NULL, O_TTL },
+	{ "csv", required_argument, NULL, O_CSV },
+	{ "plot", required_argument, NULL, O_PLOT },
 	{ "procs", required_argument, NULL, O_PROCS },
 	{ "json", no_argument, NULL, 'j' },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -133,6 +144,10 @@ static void parse(struct options *o, int argc, char **argv)
 		case O_LABEL: o->label = optarg; break;
 		case O_BEGUN: o->begun = optarg; break;
 		case O_RATE: o->rate = number("--rate", optarg, 10000000); break;
+		case O_MINUTES: o->minutes = number("--minutes", optarg, 100000); break;
+		case O_TTL: o->ttl_s = number("--ttl", optarg, 30 * 86400); break;
+		case O_CSV: o->csv = optarg; break;
+		case O_PLOT: o->plot = optarg; break;
 		case O_PROCS: o->procs = number("--procs", optarg, 64); break;
 		case 'j': o->json = true; break;
 		case 'q': o->progress = false; break;

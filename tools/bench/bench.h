@@ -27,6 +27,8 @@ struct options {
 	const char *only;        /* a part of the command */
 	const char *label;       /* printed with the result */
 	const char *begun;       /* corpus: a file made when sending begins */
+	const char *plot, *csv;  /* soak: files */
+	unsigned minutes, ttl_s; /* soak; 0: --seconds; as it is */
 	unsigned seconds, inflight, bytes, connections, messages, window, seed;
 	unsigned stall_s;        /* no progress for so long: the run failed */
 	unsigned rate;           /* messages a second; 0: as fast as acks come */
@@ -125,5 +127,6 @@ int bench_delivery(const struct options *o);
 int bench_sync(const struct options *o);
 int bench_idle(const struct options *o);
 int bench_corpus(const struct options *o);
+int bench_soak(const struct options *o);
 
 #endif
