@@ -55,7 +55,7 @@ struct install {
 
 bool install_holds(const struct shard *s)
 {
-	return s->install && s->install->state >= RECORD;
+	return s->going || (s->install && s->install->state >= RECORD);
 }
 
 const char *install_state(const struct shard *s)
@@ -516,7 +516,8 @@ static void on_offer(struct node *n, uint64_t peer, struct cursor *c)
 	s = &n->shards[m.shard];
 	in = s->install;
 	/* A full disk has other use for its reserve. */
-	if (!shard_works(s) || n->stopping || n->level >= LEVEL_REFUSE)
+	if (!shard_works(s) || s->going || n->stopping ||
+	    n->level >= LEVEL_REFUSE)
 		goto no;
 	if (!group_wants_snapshot(s->group, m.index, m.term)) {
 		group_tell_matched(s->group, peer);
@@ -687,6 +688,15 @@ void snap_clean(struct shard *s, uint32_t incarnation)
 				      .arg = r };
 	n->snap.works++;
 	n->env.disk->ops->work(n->env.disk, &r->work);
+}
+
+bool snap_gone(struct shard *s)
+{
+	if (s->install && s->install->state < RECORD)
+		install_end(s->install);
+	if (!source_busy(s))
+		source_drop(s);
+	return !s->install && !s->source && !s->removal;
 }
 
 void snap_close(struct shard *s)

@@ -74,6 +74,8 @@ bool install_holds(const struct shard *s);
 const char *install_state(const struct shard *s);
 /* After a simulated crash or an orderly stop: no work is running. */
 void snap_close(struct shard *s);
+/* The replica goes.  true: nothing of both sides is left. */
+bool snap_gone(struct shard *s);
 /* What folders of earlier incarnations hold is removed, on the helper thread. */
 void snap_clean(struct shard *s, uint32_t incarnation);
 

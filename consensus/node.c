@@ -339,6 +339,7 @@ static void holds(struct node *n, uint64_t now_ms)
 			continue;
 		shard_mark(s);
 		group_tell_needed(s->group);
+		group_tell_joining(s->group);
 		journal_hold(n->journal, i, group_needed_index(s->group));
 	}
 }
@@ -361,6 +362,7 @@ void node_turn(struct node *n)
 		if (n->dead)
 			return;
 		did |= calls_done(n);
+		did |= changes_done(n);
 		did |= subs_ended(n);
 	}
 	if (n->dead)
@@ -472,6 +474,7 @@ void node_tick(struct node *n)
 		feature_tick(n);
 		members_tick(n, now_ms);
 		placing_tick(n, now_ms);
+		replicas_tick(n, now_ms);
 		lead_tick(n, now_ms);
 		if (n->stopping)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
@@ -531,7 +534,10 @@ static int open_shards(struct node *n, struct err *e)
 	rv = n->env.disk->ops->mkdir(n->env.disk, "shards", e);
 	if (rv)
 		return rv;
-	for (i = 0; i < n->n_shards; i++) {
+	rv = replicas_open(n, e);
+	if (rv)
+		n->n_shards = 0;
+	for (i = 0; i < n->n_shards && !rv; i++) {
 		rv = shard_open(&n->shards[i], n, i, e);
 		/* Before a shard too many is made. */
 		if (!rv && i == 0 && shard_works(&n->shards[0]))
@@ -543,7 +549,7 @@ static int open_shards(struct node *n, struct err *e)
 			return rv;
 		}
 	}
-	return 0;
+	return rv;
 }
 
 int node_open(struct node **out, const struct node_config *cfg,
@@ -567,6 +573,7 @@ int node_open(struct node **out, const struct node_config *cfg,
 	AN(cfg->batch_bytes <= FRAME_RAW_MAX / 2);
 	n->done_tail = &n->done_head;
 	list_init(&n->ended);
+	list_init(&n->changes);
 	map_init(&n->peer_followers);
 	remotes_init(&n->remotes);
 	n->snap.rate = cfg->snapshot_rate ? cfg->snapshot_rate : SNAP_RATE;
@@ -621,6 +628,7 @@ void node_close(struct node *n)
 		journal_close(n->journal);
 	for (i = 0; i < n->n_shards; i++)
 		shard_close(&n->shards[i]);
+	changes_close(n);
 	map_release(&n->peer_followers);
 	remotes_release(&n->remotes);
 	members_close(n);

@@ -200,6 +200,29 @@ struct node_retain_info {
 void node_retain_info(struct node *n, uint32_t shard,
 		      struct node_retain_info *out);
 int node_transfer(struct node *n, uint32_t shard, uint64_t to);
+
+/* ---- who is in a shard's group -------------------------------------------------- */
+
+/* One step, from any node: it goes to the shard's leader (group.h, group_change()).
+ * cb runs once, from node_turn() or node_tick():
+ *   0                    done; of a hand-over: begun
+ *   ERR_BUSY             later.  ADD of a node without an empty replica of the shard
+ *                        has it make one, and is to be asked again
+ *   ERR_UNKNOWN_OUTCOME  look at what is in force, and go on from there
+ *   others               as for group_change(), or ERR_UNAVAILABLE: no way to the
+ *                        leader
+ * All steps may be repeated: what is so already is ERR_EXISTS or ERR_NOT_FOUND.  A
+ * replica that was removed retires by itself: its files go, the shard is absent.
+ * `why` is a text, empty with 0.  The struct is the caller's and stays put until cb. */
+struct node_change_call {
+	void (*cb)(struct node_change_call *c, int status, const char *why);
+	void *arg;
+};
+void node_change(struct node *n, uint32_t shard, enum group_change_op op,
+		 uint64_t id, bool to_one, struct node_change_call *c);
+/* Hand leadership over to a voter. */
+void node_transfer_to(struct node *n, uint32_t shard, uint64_t to,
+		      struct node_change_call *c);
 struct node_feature_info {
 	uint32_t level;        /* in force, as this node knows it (feature.h) */
 	uint32_t max;          /* of this node's program */

@@ -8,6 +8,7 @@
 #include "consensus/members.h"
 #include "consensus/placing.h"
 #include "consensus/shard.h"
+#include "log/replicameta.h"
 
 /* Types of messages between nodes, those of lead.c (of calls: rpc.c, of snapshots:
  * install.h); after it, little endian:
@@ -18,6 +19,30 @@ enum lead_message {
 	MSG_LEADS = 40,
 	MSG_SLOTS = 46,
 	MSG_SLOTS_ARE = 47,
+};
+
+/* What replica.c keeps. */
+struct replicas {
+	struct replicameta m;   /* as it is to be */
+	uint64_t durable;       /* generation on the disk */
+	bool writing;
+	uint64_t retry_ms;
+	struct disk_work work;
+	struct disk *disk;
+	struct replicameta out;
+	int status;
+	struct err err;
+};
+
+/* Types of messages between nodes of replica.c and change.c; after it:
+ *   MAKE     shard u32: make an empty replica, the leader wants to add it
+ *   CHANGE   id u64, shard u32, op u8 (group_change_op; 16: hand over), node u64,
+ *            to_one u8
+ *   CHANGED  id u64, status i32, why (to the end) */
+enum change_message {
+	MSG_MAKE = 41,
+	MSG_CHANGE = 42,
+	MSG_CHANGED = 43,
 };
 
 /* A call or subscription sent to a peer, by id.  ids: slot | generation << 20. */
@@ -59,6 +84,10 @@ struct node {
 
 	struct members_node *members;
 	struct placing *placing;
+	struct list changes;    /* change.c's */
+	uint64_t change_next;
+	struct replicas replicas;
+
 	struct snap_node snap;
 	struct retain_node retain;
 	struct feature_node feature;
@@ -161,6 +190,21 @@ void follower_record(struct node *n, struct follower *f, const struct record *r)
 /* ERR_FULL: the page is dropped, the link takes no more now. */
 int follower_flush(struct node *n, struct follower *f);
 void follower_end(struct node *n, struct follower *f, int why);
+
+/* replica.c: replicas that are made and retired at run time. */
+int replicas_open(struct node *n, struct err *e); /* before the shards */
+void replicas_tick(struct node *n, uint64_t now_ms);
+void replica_on_make(struct node *n, uint64_t peer, struct cursor *c);
+void replica_ask(struct node *n, uint32_t shard, uint64_t peer);
+
+/* change.c: changes of groups, asked for on any node. */
+bool changes_done(struct node *n); /* tell who waits here */
+void changes_gone(struct shard *s); /* its group runs no more */
+void changes_on_down(struct node *n, uint64_t peer);
+void changes_close(struct node *n);
+/* True: the message was one of these. */
+bool change_on_message(struct node *n, uint64_t peer, uint8_t type,
+		       struct cursor *c);
 
 /* lead.c: who leads what, and who should.
  *

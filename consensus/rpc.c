@@ -613,7 +613,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 		if (snap_on_message(n, peer, type, &c) ||
 		    members_on_message(n, type, &c) ||
 		    placing_on_message(n, peer, type, &c) ||
-		    lead_on_message(n, peer, type, &c))
+		    lead_on_message(n, peer, type, &c) ||
+		    change_on_message(n, peer, type, &c))
 			break;
 		log_event(LOG_WARN, "peer_message_refused",
 			  "peer=%" PRIu64 " type=%u why=\"unknown type\"", peer,
@@ -720,6 +721,7 @@ void rpc_on_down(void *arg, uint64_t peer)
 	}
 	peer_followers_drop(n, peer);
 	lead_on_down(n, peer);
+	changes_on_down(n, peer);
 	for (i = 0; i < n->n_shards; i++) {
 		struct shard *s = &n->shards[i];
 

@@ -206,6 +206,7 @@ static void shard_leave(struct shard *s, const struct err *why)
 	shard_faulty(s, why);
 	s->role = GROUP_FOLLOWER;
 	s->leader = 0;
+	changes_gone(s);
 	drop_all(s);
 }
 
@@ -682,10 +683,8 @@ static int open_replica(struct shard *s, struct err *e)
 
 int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e)
 {
-	memset(s, 0, sizeof *s);
 	s->node = n;
 	s->id = id;
-	s->absent = n->cfg.joined;
 	list_init(&s->ready);
 	list_init(&s->reads);
 	map_init(&s->followers);
@@ -712,12 +711,11 @@ bool shard_has_peers(const struct shard *s)
 	return false;
 }
 
-void shard_reopen(struct shard *s)
+static void replica_close(struct shard *s)
 {
-	struct err e = { 0 };
-
 	AN(s->role != GROUP_LEADER && list_empty(&s->reads));
 	retain_shard_gone(s);
+	changes_gone(s);
 	group_close(s->group);
 	s->group = NULL;
 	store_close(s->store);
@@ -726,6 +724,41 @@ void shard_reopen(struct shard *s)
 	s->leader = 0;
 	s->bytes_since_ckpt = s->ckpt_retry_ms = s->doomed_wait_ms = 0;
 	s->retain.freed = 0;
+}
+
+void shard_end(struct shard *s)
+{
+	drop_all(s);
+	if (s->leader && s->term >= s->heard_term) {
+		s->heard_leader = s->leader;
+		s->heard_term = s->term;
+	}
+	if (s->group)
+		replica_close(s);
+	s->absent = true;
+	s->life = 0;
+	s->stop_index = s->durable_index = s->durable_term = 0;
+	s->install_bad = false;
+	shard_refresh_deadline(s);
+}
+
+void shard_begin(struct shard *s)
+{
+	struct err e = { 0 };
+
+	s->absent = false;
+	journal_hold(s->node->journal, s->id, 0);
+	if (open_replica(s, &e))
+		node_fatal(s->node, &e);
+	else if (shard_works(s))
+		group_tell_joining(s->group);
+}
+
+void shard_reopen(struct shard *s)
+{
+	struct err e = { 0 };
+
+	replica_close(s);
 	if (open_replica(s, &e)) {
 		node_fatal(s->node, &e);
 		return;

@@ -62,6 +62,16 @@ struct read_wait {
 	struct query query;
 };
 
+/* A replica on its way out (replica.c). */
+enum shard_going {
+	SHARD_STAYS,
+	SHARD_FREEZES, /* deaf; what works on its files comes to an end */
+	SHARD_SAVES,   /* replicas.meta is told that it is gone */
+	SHARD_FORGETS, /* so is the journal */
+	SHARD_CLOSES,  /* what the group still waits for */
+	SHARD_CLEARS,  /* its files are removed */
+};
+
 struct install;
 struct snap_source;
 struct snap_removal;
@@ -80,6 +90,10 @@ struct shard {
 	bool faulty;
 	bool absent;           /* no replica of it is here: no group, no store */
 	uint64_t life;         /* of the replica (group.h) */
+	enum shard_going going;
+	bool making;           /* an empty one, when replicas.meta has its life */
+	uint64_t meta_generation; /* of replicas.meta: that which says so */
+	struct journal_req forget;
 	enum level level;      /* of a majority of its voters' disks */
 	char why[160];
 
@@ -119,6 +133,9 @@ static inline bool shard_works(const struct shard *s)
 bool shard_has_peers(const struct shard *s);
 /* Close group and store, open them on what the journal says is in force now. */
 void shard_reopen(struct shard *s);
+/* Leave no group and no store behind: the shard is absent. */
+void shard_end(struct shard *s);
+void shard_begin(struct shard *s);
 int shard_open(struct shard *s, struct node *n, uint32_t id, struct err *e);
 void shard_close(struct shard *s);
 

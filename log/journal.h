@@ -65,7 +65,8 @@ struct journal_req {
 	uint64_t mark_index, mark_term;
 	/* A snapshot is in force: the folder's incarnation, applied index and
 	 * term are these; all entries before are void, also those that wait,
-	 * and the next is index + 1. */
+	 * and the next is index + 1.  Index 0: the replica is gone, and what comes
+	 * next begins with nothing, save for the vote. */
 	uint32_t install;
 	uint64_t install_index, install_term;
 	void (*cb)(struct journal_req *r);

@@ -36,10 +36,10 @@ void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 	x->s.last_index = index;
 	x->s.last_term = term;
 	x->s.incarnation = incarnation;
-	if (index >= x->s.mark_index) {
-		x->s.mark_index = index;
-		x->s.mark_term = term;
-	}
+	/* Above the mark, save for a replica that is gone: the next one on this node
+	 * begins with nothing. */
+	x->s.mark_index = index;
+	x->s.mark_term = term;
 	/* What it voids pins no file. */
 	for (i = 0; i < j->n_files; i++)
 		j->files[i].last[shard] = 0;

@@ -161,9 +161,13 @@ static void header_shards(struct journal *j, const uint8_t *p, uint32_t n)
 			s->term = get_u64(q + 8);
 			s->vote = get_u64(q + 16);
 		}
-		if (get_u32(q + 4) > s->incarnation)
+		/* Marks are of an incarnation: one that began with nothing has
+		 * lower ones. */
+		if (get_u32(q + 4) < s->incarnation)
+			continue;
+		if (get_u32(q + 4) > s->incarnation ||
+		    get_u64(q + 40) > s->mark_index) {
 			s->incarnation = get_u32(q + 4);
-		if (get_u64(q + 40) > s->mark_index) {
 			s->mark_index = get_u64(q + 40);
 			s->mark_term = get_u64(q + 48);
 		}

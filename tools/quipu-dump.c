@@ -52,6 +52,8 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 {
 	if (!strncmp(name, "node.meta", 9))
 		return dump_nodemeta(d, path, e);
+	if (!strncmp(name, "replicas.meta", 13))
+		return dump_replicameta(d, path, e);
 	if (!strcmp(name, "members"))
 		return dump_members(d, path, e);
 	if (!strcmp(name, "known") || !strcmp(name, "known.2"))
@@ -83,6 +85,7 @@ static int dump_file(struct dump *d, const char *path, const char *name,
 static bool known(const char *name)
 {
 	return !strncmp(name, "node.meta", 9) || !strcmp(name, "members") ||
+	       !strncmp(name, "replicas.meta", 13) ||
 	       !strcmp(name, "known") || !strcmp(name, "known.2") ||
 	       ends(name, ".seg") ||
 	       ends(name, ".idx") || ends(name, ".hash") || ends(name, ".mdb") ||

@@ -16,7 +16,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { CALLS_MAX = 16, SUBS_MAX = 4, STEPS_MAX = 64 };
-enum { MSG_FIRST = 16, MSG_LAST = 24 };
+enum { MSG_FIRST = 16, MSG_LAST = 24, CHANGES_FIRST = 40, CHANGES_LAST = 47 };
+enum { CHANGES_MAX = 8 };
 
 struct own_call {
 	struct node_call call;
@@ -31,11 +32,17 @@ struct own_sub {
 	bool on;
 };
 
+struct own_change {
+	struct node_change_call call;
+	unsigned answers;
+};
+
 struct script {
 	struct world world;
 	struct own_call calls[CALLS_MAX];
 	struct own_sub subs[SUBS_MAX];
-	unsigned n_calls, n_subs, leader;
+	struct own_change changes[CHANGES_MAX];
+	unsigned n_calls, n_subs, n_changes, leader;
 	uint64_t now_us;
 	uint64_t ids[NET_NODE_MAX]; /* of the last call or subscription */
 };
@@ -164,6 +171,32 @@ static void ask(struct script *s, struct cursor *c)
 		s->ids[x->node] = call_priv(&x->call)->id;
 }
 
+static void on_changed(struct node_change_call *c, int status, const char *why)
+{
+	struct own_change *x = c->arg;
+
+	AN(why && (status || !why[0]));
+	AN(++x->answers == 1);
+}
+
+/* Changes that the leader refuses, or that leave a majority. */
+static void change(struct script *s, struct cursor *c)
+{
+	uint8_t how = cursor_u8(c);
+	struct node *n = s->world.nodes[node_of(s, how)].node;
+	struct own_change *x;
+
+	if (s->n_changes == CHANGES_MAX)
+		return;
+	x = &s->changes[s->n_changes++];
+	x->call = (struct node_change_call){ .cb = on_changed, .arg = x };
+	if (how & 2)
+		node_transfer_to(n, 0, how >> 4, &x->call);
+	else
+		node_change(n, how & 4, (enum group_change_op)(how >> 6),
+			    how >> 3 & 7, false, &x->call);
+}
+
 static void cancel(struct script *s, struct cursor *c)
 {
 	uint8_t i = cursor_u8(c);
@@ -212,7 +245,7 @@ static void unsubscribe(struct script *s, struct cursor *c)
 
 /* Type, the id of something that is open at the receiver or a small number, and
  * the script's bytes. */
-static void message(struct script *s, struct cursor *c)
+static void message(struct script *s, struct cursor *c, bool changes)
 {
 	uint8_t how = cursor_u8(c), type = cursor_u8(c), len = cursor_u8(c);
 	unsigned to = node_of(s, how);
@@ -235,7 +268,10 @@ static void message(struct script *s, struct cursor *c)
 		buf_release(&m);
 		return;
 	}
-	buf_u8(&m, (uint8_t)(MSG_FIRST + type % (MSG_LAST - MSG_FIRST + 2)));
+	buf_u8(&m, changes ? (uint8_t)(CHANGES_FIRST +
+				       type % (CHANGES_LAST - CHANGES_FIRST + 1))
+			   : (uint8_t)(MSG_FIRST +
+				       type % (MSG_LAST - MSG_FIRST + 2)));
 	if (!(how & 16))
 		buf_u64(&m, how & 4 ? s->ids[to] : how >> 5);
 	if (how & 8)
@@ -264,6 +300,8 @@ static void finish(struct script *s)
 	run(s, 5000000);
 	for (i = 0; i < s->n_calls; i++)
 		AN(s->calls[i].cancelled || s->calls[i].answers == 1);
+	for (i = 0; i < s->n_changes; i++)
+		AN(s->changes[i].answers == 1);
 	for (i = 0; i < s->n_subs; i++)
 		if (s->subs[i].on)
 			node_unsubscribe(s->world.nodes[s->subs[i].node].node,
@@ -282,6 +320,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (steps = 0; steps < STEPS_MAX && cursor_left(&c); steps++) {
 		uint8_t op = cursor_u8(&c);
 
+		if (op >= 192) {
+			if (op & 1)
+				change(&s, &c);
+			else
+				message(&s, &c, true);
+			run(&s, 200);
+			continue;
+		}
 		switch (op % 8) {
 		case 0:
 			ask(&s, &c);
@@ -302,7 +348,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			run(&s, (uint64_t)(op >> 3) * 10000);
 			break;
 		default:
-			message(&s, &c);
+			message(&s, &c, false);
 			break;
 		}
 		if (op & 64)

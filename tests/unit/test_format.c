@@ -6,6 +6,7 @@
 #include "log/journal.h"
 #include "log/journal_format.h"
 #include "log/nodemeta.h"
+#include "log/replicameta.h"
 #include "log/store.h"
 #include "tests/lib/disk_sim.h"
 #include "tests/lib/kv_mem.h"
@@ -140,6 +141,75 @@ static void test_nodemeta(void **state)
 static void no_more(void *arg)
 {
 	(void)arg;
+}
+
+static void some_replicas(struct replicameta *m)
+{
+	memset(m, 0, sizeof *m);
+	m->node_id = 4;
+	cluster(m->cluster_id);
+	m->generation = 7;
+	m->shard[0].state = REPLICA_ABSENT;
+	m->shard[5].state = REPLICA_HERE;
+	m->shard[5].life = 0x1122334455667788;
+}
+
+static void test_replicameta(void **state)
+{
+	static struct replicameta m, got;
+	uint8_t bytes[REPLICAMETA_SIZE];
+	struct err e;
+	unsigned i;
+
+	(void)state;
+	some_replicas(&m);
+	replicameta_encode(&m, bytes);
+	golden("replicas.meta", bytes, sizeof bytes);
+	assert_int_equal(replicameta_decode(&got, bytes, sizeof bytes, &e), 0);
+	assert_memory_equal(&got, &m, sizeof m);
+	for (i = 0; i < sizeof bytes; i++) {
+		int rv;
+
+		bytes[i] ^= 0x10;
+		rv = replicameta_decode(&got, bytes, sizeof bytes, &e);
+		assert_true(rv == ERR_CHECKSUM || rv == ERR_FORMAT ||
+			    rv == ERR_VERSION);
+		bytes[i] ^= 0x10;
+	}
+	for (i = 0; i < sizeof bytes; i++)
+		assert_int_not_equal(replicameta_decode(&got, bytes, i, &e), 0);
+}
+
+static void test_replicameta_open(void **state)
+{
+	static struct replicameta m, got;
+	struct world w;
+	struct err e;
+
+	(void)state;
+	some_replicas(&m);
+	world_init(&w);
+	got = (struct replicameta){ .node_id = 4 };
+	cluster(got.cluster_id);
+	assert_int_equal(replicameta_open(w.disk, &got, &e), 0);
+	assert_int_equal(got.generation, 0);
+	assert_int_equal(replicameta_save(w.disk, &m, &e), 0);
+	assert_int_equal(replicameta_open(w.disk, &got, &e), 0);
+	assert_memory_equal(&got, &m, sizeof m);
+	/* One bad copy is written anew. */
+	assert_true(disk_sim_flip(w.ds, "replicas.meta", 70, 0));
+	assert_int_equal(replicameta_open(w.disk, &got, &e), 0);
+	assert_memory_equal(&got, &m, sizeof m);
+	assert_true(disk_sim_flip(w.ds, "replicas.meta.2", 70, 0));
+	assert_int_equal(replicameta_open(w.disk, &got, &e), 0);
+	assert_memory_equal(&got, &m, sizeof m);
+	got.node_id = 5;
+	assert_int_equal(replicameta_open(w.disk, &got, &e), ERR_CONFIG);
+	assert_true(disk_sim_flip(w.ds, "replicas.meta", 70, 0));
+	assert_true(disk_sim_flip(w.ds, "replicas.meta.2", 71, 0));
+	got.node_id = 4;
+	assert_int_equal(replicameta_open(w.disk, &got, &e), ERR_DAMAGED);
+	world_free(&w);
 }
 
 static void test_nodemeta_open(void **state)
@@ -417,6 +487,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nodemeta),
 		cmocka_unit_test(test_nodemeta_open),
+		cmocka_unit_test(test_replicameta),
+		cmocka_unit_test(test_replicameta_open),
 		cmocka_unit_test(test_nodemeta_versions),
 		cmocka_unit_test(test_nodemeta_first_start),
 		cmocka_unit_test(test_journal),

@@ -8,6 +8,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -328,11 +329,302 @@ static void a_node_without_replicas_starts_again(void **state)
 	end();
 }
 
+/* ---- replicas that move --------------------------------------------------------------- */
+
+/* The same for all shards: from the founders 1 to 3 to 3, 4 and 5. */
+struct mover {
+	struct node_change_call call;
+	uint32_t shard;
+	unsigned at;
+	bool busy;
+};
+static struct mover movers[SHARDS];
+static unsigned changes_ok;
+
+static void on_moved(struct node_change_call *c, int status, const char *why)
+{
+	struct mover *m = c->arg;
+
+	assert_true(status ? why[0] != 0 : !why[0]);
+	m->busy = false;
+	changes_ok += !status;
+}
+
+/* The newest configuration of the leader of the highest term; false: none. */
+static bool leader_view(uint32_t shard, struct group_info *gi)
+{
+	bool found = false;
+	unsigned i;
+
+	for (i = 1; i <= t->nodes; i++) {
+		struct shard *s = node_at(i) ? &node_at(i)->shards[shard] : NULL;
+		struct group_info x;
+
+		if (!s || !shard_works(s) || s->role != GROUP_LEADER)
+			continue;
+		group_info(s->group, &x);
+		if (!found || x.term > gi->term)
+			*gi = x;
+		found = true;
+	}
+	return found;
+}
+
+static const struct group_member *member(const struct group_info *gi, uint64_t id)
+{
+	unsigned i;
+
+	for (i = 0; i < gi->conf.n; i++)
+		if (gi->conf.members[i].id == id)
+			return &gi->conf.members[i];
+	return NULL;
+}
+
+/* Replicas of the shard are on `from` to `from` + 2 and nowhere else. */
+static bool shard_moved(uint32_t shard, unsigned from)
+{
+	struct group_info gi;
+	unsigned i;
+
+	if (!leader_view(shard, &gi) || gi.conf.n != 3 || gi.n_voters != 3)
+		return false;
+	for (i = 1; i <= t->nodes; i++) {
+		bool in = i >= from && i < from + 3;
+		const struct shard *s = node_at(i) ? &node_at(i)->shards[shard] : NULL;
+
+		if (!s || (member(&gi, i) != NULL) != in || s->absent == in ||
+		    s->going || s->making)
+			return false;
+	}
+	return true;
+}
+
+static void move_next(struct mover *m, unsigned from)
+{
+	unsigned at = some_node();
+	struct node *n = node_at(at);
+	struct group_info gi;
+	uint64_t id;
+
+	if (m->busy || !n || !leader_view(m->shard, &gi))
+		return;
+	m->call = (struct node_change_call){ .cb = on_moved, .arg = m };
+	m->at = at;
+	for (id = from; id < from + 3; id++) {
+		const struct group_member *x = member(&gi, id);
+
+		if (x && x->voter)
+			continue;
+		m->busy = true;
+		node_change(n, m->shard, x ? GROUP_PROMOTE : GROUP_ADD, id, false,
+			    &m->call);
+		return;
+	}
+	for (id = 1; id <= t->nodes; id++) {
+		if ((id >= from && id < from + 3) || !member(&gi, id))
+			continue;
+		m->busy = true;
+		if (gi.leader == id)
+			node_transfer_to(n, m->shard, from + rand_below(&t->rand, 3),
+					 &m->call);
+		else
+			node_change(n, m->shard, GROUP_REMOVE, id, false,
+				    &m->call);
+		return;
+	}
+}
+
+static bool all_moved(unsigned from)
+{
+	uint32_t i;
+
+	for (i = 0; i < SHARDS; i++)
+		if (!shard_moved(i, from))
+			return false;
+	return true;
+}
+
+/* Each step asked for at any node, under load; `cuts`: nodes lose their power now and
+ * then, one at a time. */
+static void move_all(unsigned from, bool cuts)
+{
+	uint64_t until = t->now_us + 600ull * SECOND;
+	unsigned i, down = 0, k;
+	uint64_t up_us = 0;
+
+	for (i = 0; i < SHARDS; i++)
+		movers[i] = (struct mover){ .shard = i };
+	while (!all_moved(from) || down) {
+		if (t->now_us >= until)
+			fail_msg("seed %llu: not moved", (unsigned long long)t->seed);
+		for (i = 0; i < SHARDS; i++)
+			move_next(&movers[i], from);
+		work(20000);
+		if (down && t->now_us >= up_us && world_start(&t->w, down))
+			down = 0;
+		if (!cuts || down || rand_below(&t->rand, 40))
+			continue;
+		down = some_node();
+		power_cut(down);
+		up_us = t->now_us + rand_below(&t->rand, 2 * SECOND);
+		for (k = 0; k < SHARDS; k++)
+			if (movers[k].at == down)
+				movers[k].busy = false;
+	}
+	for (k = 0; k < 500; k++) {
+		bool busy = false;
+
+		for (i = 0; i < SHARDS; i++)
+			busy |= movers[i].busy;
+		if (!busy)
+			break;
+		run(20000);
+	}
+}
+
+static void on_page(struct node_call *c, int status, const struct result *r)
+{
+	uint64_t *next = c->arg;
+	struct cursor in;
+	struct record rec;
+	uint32_t i;
+
+	if (status) {
+		next[1] = 1; /* again */
+		return;
+	}
+	assert_int_equal(r->status, ST_OK);
+	in = cursor_of(r->records, r->records_len);
+	for (i = 0; i < r->n_records; i++) {
+		assert_int_equal(record_get_wire(&rec, &in), 0);
+		assert_int_equal(rec.n, next[0]);
+		assert_int_equal(rec.seq, next[0]); /* each once, in order */
+		next[0]++;
+	}
+	next[1] = r->n_records ? 1 : 2;
+}
+
+/* All that was acknowledged is there, once, in order. */
+static void nothing_is_lost(void)
+{
+	unsigned i, tries;
+
+	for (tries = 0; tries < 500; tries++) {
+		bool busy = false;
+
+		for (i = 0; i < ACCOUNTS; i++)
+			busy |= t->writers[i].busy;
+		if (!busy)
+			break;
+		run(20000);
+	}
+	for (i = 0; i < ACCOUNTS; i++) {
+		struct writer *x = &t->writers[i];
+		uint64_t next[2] = { 1, 1 };
+
+		for (tries = 0; next[1] != 2; tries++) {
+			struct node_call call = { .cb = on_page, .arg = next };
+			struct query q = { .type = QUERY_PAGE,
+					   .account = x->account,
+					   .from = next[0], .limit = 100,
+					   .max_bytes = 100000 };
+			struct node *n = node_at(some_node());
+			unsigned k;
+
+			assert_true(tries < 2000);
+			next[1] = 0;
+			node_query(n, node_shard_of(n, x->account), &q, &call);
+			for (k = 0; k < 1000 && !next[1]; k++)
+				run(5000);
+			assert_true(next[1] != 0);
+		}
+		assert_true(next[0] > x->acked);
+	}
+}
+
+static void see_file(void *arg, const char *name, bool is_dir)
+{
+	if (!is_dir)
+		fail_msg("%s of shard %u is left", name, *(uint32_t *)arg);
+}
+
+/* What is not there is not on the disk either. */
+static void nothing_is_left(unsigned node)
+{
+	static const char *const dirs[] = { "", "/seg", "/tree" };
+	struct disk *d = t->w.nodes[node].disk;
+	struct node_info ni;
+	char path[64];
+	uint32_t i;
+	unsigned inc, k;
+
+	node_info(node_at(node), &ni);
+	assert_int_equal(ni.present, 0);
+	for (i = 0; i < SHARDS; i++)
+		for (inc = 1; inc < 20; inc++)
+			for (k = 0; k < 3; k++) {
+				snprintf(path, sizeof path, "shards/%04u-%u%s",
+					 i, inc, dirs[k]);
+				d->ops->list(d, path, see_file, &i, NULL);
+			}
+}
+
+static void shards_move_to_nodes_that_joined(void **state)
+{
+	unsigned i;
+
+	(void)state;
+	begin(3, 3, 5);
+	writers_make();
+	changes_ok = 0;
+	move_all(3, false);
+	assert_true(changes_ok >= SHARDS * 6);
+	nothing_is_left(1);
+	nothing_is_left(2);
+	wait_for(all_ready, "not ready after the move", 30 * SECOND);
+	nothing_is_lost();
+	/* And back, to replicas of other lives; then all start again. */
+	move_all(1, false);
+	nothing_is_left(4);
+	nothing_is_left(5);
+	for (i = 1; i <= 5; i++)
+		power_cut(i);
+	for (i = 1; i <= 5; i++)
+		assert_true(world_start(&t->w, i));
+	wait_for(all_ready, "not ready again", 30 * SECOND);
+	nothing_is_lost();
+	work(SECOND);
+	end();
+}
+
+static void shards_move_while_nodes_lose_their_power(void **state)
+{
+	const char *n = getenv("SHARDS_SEEDS");
+	uint64_t seed, seeds = n ? strtoull(n, NULL, 10) : 6;
+
+	(void)state;
+	for (seed = 100; seed < 100 + seeds; seed++) {
+		print_message("seed %llu\n", (unsigned long long)seed);
+		begin(seed, 3, 5);
+		writers_make();
+		move_all(3, true);
+		nothing_is_left(1);
+		wait_for(all_ready, "not ready after the move", 30 * SECOND);
+		nothing_is_lost();
+		move_all(1, true);
+		wait_for(all_ready, "not ready at the end", 30 * SECOND);
+		nothing_is_lost();
+		end();
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_node_without_replicas_serves),
 		cmocka_unit_test(a_node_without_replicas_starts_again),
+		cmocka_unit_test(shards_move_to_nodes_that_joined),
+		cmocka_unit_test(shards_move_while_nodes_lose_their_power),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

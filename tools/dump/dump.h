@@ -29,6 +29,7 @@ void out_damage(struct dump *d, const char *file, uint64_t offset,
 		const char *why);
 
 /* Paths are relative to the disk.  0, or ERR_ when the file cannot be read. */
+int dump_replicameta(struct dump *d, const char *path, struct err *e);
 int dump_nodemeta(struct dump *d, const char *path, struct err *e);
 int dump_members(struct dump *d, const char *path, struct err *e);
 int dump_known(struct dump *d, const char *path, struct err *e);

@@ -7,6 +7,7 @@
 #include "consensus/members.h"
 #include "log/journal.h"
 #include "log/nodemeta.h"
+#include "log/replicameta.h"
 #include "tools/dump/dump.h"
 
 #include <stdio.h>
@@ -40,6 +41,41 @@ int dump_nodemeta(struct dump *d, const char *path, struct err *e)
 		out_end(d);
 	}
 	free(p);
+	return 0;
+}
+
+int dump_replicameta(struct dump *d, const char *path, struct err *e)
+{
+	struct replicameta *m = xcalloc(1, sizeof *m);
+	uint8_t *p;
+	size_t n;
+	uint32_t i;
+	int rv = dump_read(d, path, 65536, &p, &n, e);
+
+	if (rv) {
+		free(m);
+		return rv;
+	}
+	if (replicameta_decode(m, p, n, e)) {
+		out_damage(d, path, 0, e->msg);
+	} else if (!d->quiet) {
+		out_begin(d, "replicas", path, 0);
+		out_u(d, "node", m->node_id);
+		out_u(d, "generation", m->generation);
+		out_end(d);
+		for (i = 0; i < JOURNAL_SHARDS_MAX; i++) {
+			if (m->shard[i].state == REPLICA_UNTOLD)
+				continue;
+			out_begin(d, "replica", path, 64 + 16 * i);
+			out_u(d, "shard", i);
+			out_s(d, "state", m->shard[i].state == REPLICA_HERE
+						  ? "here" : "absent");
+			out_id(d, "life", m->shard[i].life);
+			out_end(d);
+		}
+	}
+	free(p);
+	free(m);
 	return 0;
 }
 
