@@ -521,8 +521,7 @@ static void on_welcome(struct link_conn *c, const uint8_t *msg, size_t n)
 	} else if (c->from_peer->dropped) {
 		err_set(&e, ERR_PERM, "it is no peer any more");
 	} else if (c->why.code) {
-		e = c->why;
-		say_no(c, &e);
+		e = c->why; /* the dialer is up and hears no refusal any more */
 	} else {
 		conn_up(c, c->from_peer, c->boot);
 		return;

@@ -3,8 +3,26 @@
 #include "consensus/members.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* ---- who may come -------------------------------------------------------------- */
+
+/* That a node is not in the table, or not any more, is no word against its disk.  The
+ * meta shard enters the founders one after the other: till then they need no row. */
+static int by_table(struct peers *p, uint64_t id, const uint8_t disk_id[16],
+		    struct err *e)
+{
+	const struct member *m = &node_members(p->node)->m[id];
+	bool other = member_has_disk(m) && memcmp(m->disk_id, disk_id, 16);
+	int rv;
+
+	if (m->state == PLACE_NONE && p->known->founders >> id & 1)
+		return 0;
+	rv = node_admit(p->node, id, disk_id, e);
+	if (rv == ERR_PERM && !other)
+		rv = e->code = ERR_NOT_FOUND;
+	return rv;
+}
 
 /* What this node has seen, then what the cluster has agreed on; written down only
  * where both agree.  A founder without its disk is no candidate for a replacement,
@@ -19,7 +37,7 @@ static int admit(void *arg, uint64_t id, const uint8_t disk_id[16], bool joined,
 	if (seen && (seen != ERR_PERM || !joined))
 		return seen;
 	if (p->node && disk_id)
-		rv = node_admit(p->node, id, disk_id, &table);
+		rv = by_table(p, id, disk_id, &table);
 	if (seen)
 		return seen;
 	if (rv) {
