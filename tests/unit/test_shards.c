@@ -25,6 +25,14 @@ struct writer {
 	bool busy, made;
 };
 
+/* A shard whose replicas go from one set of nodes to another, step by step. */
+static struct mover {
+	struct node_change_call call;
+	uint32_t shard;
+	unsigned at;
+	bool busy;
+} movers[SHARDS];
+
 static struct test {
 	struct world w;
 	struct rand rand;
@@ -80,6 +88,8 @@ static void wait_for(bool (*done)(void), const char *what, uint64_t us)
 	}
 }
 
+static void down(void *arg, unsigned node);
+
 static void begin(uint64_t seed, unsigned founders, unsigned nodes)
 {
 	struct world_config cfg = { .seed = seed, .nodes = nodes,
@@ -100,6 +110,7 @@ static void begin(uint64_t seed, unsigned founders, unsigned nodes)
 	t->nodes = nodes;
 	rand_seeded(&t->rand, seed);
 	world_init(&t->w, &cfg);
+	t->w.down = down;
 	for (i = 1; i <= nodes; i++)
 		assert_true(world_start(&t->w, i));
 	wait_for(all_ready, "not ready", 30 * SECOND);
@@ -166,15 +177,23 @@ static void write_next(struct writer *x)
 }
 
 /* What it was asked is asked again of another. */
-static void power_cut(unsigned node)
+static void down(void *arg, unsigned node)
 {
 	unsigned i;
 
-	if (node_at(node))
-		world_crash(&t->w, node, WORLD_POWER);
+	(void)arg;
 	for (i = 0; i < ACCOUNTS; i++)
 		if (t->writers[i].at == node)
 			t->writers[i].busy = false;
+	for (i = 0; i < SHARDS; i++)
+		if (movers[i].at == node)
+			movers[i].busy = false;
+}
+
+static void power_cut(unsigned node)
+{
+	if (node_at(node))
+		world_crash(&t->w, node, WORLD_POWER);
 }
 
 /* Some time under load. */
@@ -331,14 +350,6 @@ static void a_node_without_replicas_starts_again(void **state)
 
 /* ---- replicas that move --------------------------------------------------------------- */
 
-/* The same for all shards: from the founders 1 to 3 to 3, 4 and 5. */
-struct mover {
-	struct node_change_call call;
-	uint32_t shard;
-	unsigned at;
-	bool busy;
-};
-static struct mover movers[SHARDS];
 static unsigned changes_ok;
 
 static void on_moved(struct node_change_call *c, int status, const char *why)
@@ -446,40 +457,54 @@ static bool all_moved(unsigned from)
 
 /* Each step asked for at any node, under load; `cuts`: nodes lose their power now and
  * then, one at a time. */
+static bool one_is_down(unsigned *node)
+{
+	for (*node = 1; *node <= t->nodes; (*node)++)
+		if (!node_at(*node))
+			return true;
+	return false;
+}
+
 static void move_all(unsigned from, bool cuts)
 {
-	uint64_t until = t->now_us + 600ull * SECOND;
-	unsigned i, down = 0, k;
-	uint64_t up_us = 0;
+	uint64_t until = t->now_us + 600ull * SECOND, up_us = 0;
+	bool waits = false, was_down = false;
+	unsigned i, node;
 
 	for (i = 0; i < SHARDS; i++)
 		movers[i] = (struct mover){ .shard = i };
-	while (!all_moved(from) || down) {
+	while (!all_moved(from) || waits) {
+		bool is_down = one_is_down(&node);
+
 		if (t->now_us >= until)
 			fail_msg("seed %llu: not moved", (unsigned long long)t->seed);
+		if (is_down && !was_down)
+			up_us = t->now_us + rand_below(&t->rand, 2 * SECOND);
+		was_down = is_down;
+		if (is_down && t->now_us >= up_us) {
+			world_start(&t->w, node);
+			/* And once more while it reads its files. */
+			if (cuts && node_at(node) && !rand_below(&t->rand, 4))
+				world_crash_at(&t->w, node,
+					       1 + rand_below(&t->rand, 30));
+		}
 		for (i = 0; i < SHARDS; i++)
 			move_next(&movers[i], from);
 		work(20000);
-		if (down && t->now_us >= up_us && world_start(&t->w, down))
-			down = 0;
-		if (!cuts || down || rand_below(&t->rand, 40))
-			continue;
-		down = some_node();
-		power_cut(down);
-		up_us = t->now_us + rand_below(&t->rand, 2 * SECOND);
-		for (k = 0; k < SHARDS; k++)
-			if (movers[k].at == down)
-				movers[k].busy = false;
-	}
-	for (k = 0; k < 500; k++) {
-		bool busy = false;
-
+		waits = false;
 		for (i = 0; i < SHARDS; i++)
-			busy |= movers[i].busy;
-		if (!busy)
-			break;
-		run(20000);
+			waits |= movers[i].busy;
+		waits |= one_is_down(&node);
+		if (!cuts || is_down || rand_below(&t->rand, 30))
+			continue;
+		node = some_node();
+		if (rand_below(&t->rand, 2))
+			power_cut(node);
+		else
+			world_crash_at(&t->w, node, 1 + rand_below(&t->rand, 60));
 	}
+	for (i = 1; i <= t->nodes; i++)
+		world_crash_at(&t->w, i, 0);
 }
 
 static void on_page(struct node_call *c, int status, const struct result *r)
