@@ -14,6 +14,7 @@ class Fault:
     damage = False          # takes something that was promised from one disk: only when
     #                         the others have everything, and nothing else befalls them
     alone = False           # is never one of two
+    repaired = None         # seconds until damage was cured, known after verdict()
 
     @classmethod
     def lacks(cls, run):

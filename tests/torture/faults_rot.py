@@ -7,6 +7,7 @@ before it happens and nothing else befalls the cluster until that node has it ag
 
 import os
 import struct
+import time
 
 from faults import Fault
 from ground import address
@@ -26,6 +27,16 @@ def has_verb(run, verb):
         except AdminError as e:
             return "unknown verb" not in str(e)
         except Silent:
+            continue
+    return False
+
+
+def counts(run, name):
+    """Whether this build has a metric of that name."""
+    for node in run.nodes:
+        try:
+            return name in node.ask("stats")["stats"]
+        except (AdminError, Silent):
             continue
     return False
 
@@ -161,62 +172,127 @@ class IndexRot(OnDisk):
 
 
 class Repaired(OnDisk):
-    """Damage that peers have to cure."""
+    """Damage that peers have to cure, within REPAIR_S from the start of the node on."""
 
     damage = True
+    REPAIR_S = 60.0
+    verb = None             # which looks for damage that nobody reads
 
     @classmethod
     def lacks(cls, run):
-        if has_verb(run, "scrub") or has_verb(run, "repair"):
+        if not counts(run, "repairs"):
+            return "not yet cured by the product: it finds and names it, and stays without"
+        if cls.verb and not has_verb(run, cls.verb):
+            return f"not yet found by the product: no verb {cls.verb}"
+        return None
+
+    def begin(self):
+        self.path = self.rotten = None
+        super().begin()
+
+    def harm(self, data):
+        path = self.pick(self.files(data))
+        if not path:
             return None
-        return "not yet cured by the product: it finds and names it, and stays without"
+        self.path, what = path, self.spoil(path)
+        self.rotten = path.read_bytes() if path.exists() else None
+        return what
+
+    def files(self, data):
+        raise NotImplementedError
+
+    def spoil(self, path):
+        return self.flip(path)
+
+    def _cured(self):
+        """The file is another one now, or its folder is not in force any more."""
+        try:
+            if self.path.read_bytes() != self.rotten:
+                return True
+        except OSError:
+            if self.rotten is not None:
+                return True
+        parts = self.path.relative_to(self.node.data).parts
+        if parts[0] != "shards":
+            return False
+        shard, incarnation = parts[1].rsplit("-", 1)
+        return any(int(d.name.rsplit("-", 1)[1]) > int(incarnation)
+                   for d in (self.node.data / "shards").glob(f"{shard}-*")
+                   if d.name.rsplit("-", 1)[1].isdigit())
+
+    def verdict(self):
+        if not self.path:
+            return None
+        began, asked = self.node.started, 0.0
+        # Whole, and not because nobody has looked yet.
+        while not self.run.until(
+                lambda: self._cured() and self.run.watch.whole(began), 3.0):
+            now = time.monotonic()
+            if now - began > self.REPAIR_S:
+                return (f"node {self.node.n} is not repaired {self.REPAIR_S:.0f} s "
+                        f"after {self.what}: {self.run.watch.lagging() or 'not noticed'}")
+            if self.verb and now - asked > 10.0:
+                asked = now
+                try:
+                    self.node.ask(self.verb)
+                except (AdminError, Silent):
+                    pass    # not ready yet
+        self.repaired = max(0.0, (self.run.watch.whole(began) or time.monotonic()) - began)
+        return None
 
 
 class SegmentRot(Repaired):
     kind = "segment rot"
+    verb = "scrub"
 
-    def harm(self, data):
-        path = self.pick(data.glob("shards/*/seg/*.seg"))
-        return self.flip(path) if path else None
+    def files(self, data):
+        return data.glob("shards/*/seg/*.seg")
 
 
 class TreeRot(Repaired):
     kind = "tree rot"
 
-    def harm(self, data):
-        path = self.pick(p for p in data.glob("shards/*/tree/*.hash"))
-        return self.flip(path) if path else None
+    def files(self, data):
+        return data.glob("shards/*/tree/*.hash")
 
 
 class StateRot(Repaired):
     kind = "state rot"
+    verb = "scrub"
 
-    def harm(self, data):
-        path = self.pick(data.glob("shards/*/state.mdb"))
-        return self.flip(path) if path else None
-
-
-class JournalRot(Repaired):
-    kind = "journal rot"
-
-    def harm(self, data):
-        found = last_group(data)
-        if not found:
-            return None
-        return self.flip(found[0], JOURNAL_HEADER, found[1])
+    def files(self, data):
+        return data.glob("shards/*/state.mdb")
 
 
 class LostFile(Repaired):
     kind = "lost directory entry"
 
-    def harm(self, data):
-        path = self.pick([*data.glob("shards/*/seg/*.seg"),
-                          *data.glob("shards/*/tree/*.hash"),
-                          *data.glob("shards/*/state.mdb")])
-        if not path:
-            return None
+    def files(self, data):
+        return [*data.glob("shards/*/seg/*.seg"), *data.glob("shards/*/tree/*.hash"),
+                *data.glob("shards/*/state.mdb")]
+
+    def spoil(self, path):
         path.unlink()
-        return f"{path.relative_to(data)} is gone"
+        return f"{path.relative_to(self.node.data)} is gone"
+
+
+class JournalRot(Repaired):
+    """Promises may be lost: that replica must be replaced by another one."""
+
+    kind = "journal rot"
+
+    @classmethod
+    def lacks(cls, run):
+        return super().lacks(run) or \
+            "not yet cured by the product: a replica that may have forgotten a promise " \
+            "stays aside"
+
+    def files(self, data):
+        found = last_group(data)
+        return [found[0]] if found else []
+
+    def spoil(self, path):
+        return self.flip(path, JOURNAL_HEADER, last_group(self.node.data)[1])
 
 
 class WipedDisk(Fault):

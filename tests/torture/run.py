@@ -363,6 +363,8 @@ class Run:
             "unavailable_by_kind": figures.by_kind(found, rows, len(self.nodes)),
             "ack_s": figures.spread(windows.latencies),
             "whole_s": figures.repair_times(rows),
+            "repaired_s": figures.spread([f["repaired"] for f in rows
+                                          if "repaired" in f]),
             "starts": sum(n.starts for n in self.nodes),
             "problems": dict(self.problems), "linear": calls,
             "skipped": skipped,
@@ -386,6 +388,9 @@ def show(report, folder):
               + (f"  whole p50 {r['p50']:5.1f} max {r['max']:5.1f} s" if r else ""))
     for kind, why in report["skipped"].items():
         print(f"  skipped {kind}: {why}")
+    r = report["repaired_s"]
+    if r["n"]:
+        print(f"repaired: {r['n']} times, p50 {r['p50']} max {r['max']} s")
     u, a = report["unavailable"], report["ack_s"]
     print(f"unavailable: {u['n']} windows, p50 {u['p50']} p99 {u['p99']} max {u['max']} s"
           f"\nsend to ack: p50 {a['p50']} p99 {a['p99']} max {a['max']} s")

@@ -90,10 +90,12 @@ class Schedule:
             fault.end()
             self.record.note(row, "end", end=round(time.monotonic(), 3))
         ended = time.monotonic()
-        for fault in faults:
+        for fault, row in zip(faults, rows):
             text = fault.verdict()
             if text:
                 run.fault_of_product(fault.kind, text)
+            if fault.repaired is not None:
+                self.record.note(row, "repaired", repaired=round(fault.repaired, 3))
         if not run.until(lambda: run.watch.served(ended), self.SERVED_S):
             run.fault_of_product("not served", f"{[f.kind for f in faults]}: "
                                  + run.watch.lagging())
