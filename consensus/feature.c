@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define BIRTH_MS 2000 /* a new cluster waits for its nodes this long, and no longer */
 
@@ -70,8 +71,10 @@ static void learn(struct node *n, uint32_t level, uint32_t epoch)
 	}
 	if (level > f->level)
 		f->level = level;
-	if (epoch > f->epoch)
+	if (epoch > f->epoch) {
 		f->epoch = epoch;
+		memset(f->told, 0, sizeof f->told);
+	}
 	log_event(LOG_INFO, "feature_level", "level=%u epoch=%u", f->level,
 		  f->epoch);
 	metric_set(M_FEATURE_LEVEL, f->level);
@@ -102,9 +105,7 @@ int feature_open(struct node *n, struct err *e)
 			 ? n->cfg.feature_max
 			 : FEATURE_MAX;
 	f->level = m->node_id && m->feature_level > 1 ? m->feature_level : 1;
-	f->epoch = m->node_id && m->history_epoch > 1
-			   ? (uint32_t)m->history_epoch
-			   : 1;
+	f->epoch = m->history_epoch ? (uint32_t)m->history_epoch : !m->joined;
 	if (f->level > f->max) {
 		too_old(n, f->level, e);
 		return err_wrap(e, "node.meta; nothing was changed");
@@ -141,11 +142,15 @@ static void tell(struct node *n, uint64_t peer)
 void feature_peer_up(struct node *n, uint64_t peer)
 {
 	n->feature.told[peer] = 0;
+	/* Who was there before histories had epochs says nothing, and has the first. */
+	if (n->feature.epoch > 1)
+		n->feature.foreign |= 1ull << peer;
 	tell(n, peer);
 }
 
 void feature_peer_down(struct node *n, uint64_t peer)
 {
+	n->feature.foreign &= ~(1ull << peer);
 	n->feature.peer_min[peer] = n->feature.peer_max[peer] = 0;
 }
 
@@ -160,6 +165,16 @@ void feature_on_about(struct node *n, uint64_t peer, struct cursor *c)
 			  peer, MSG_ABOUT);
 		return;
 	}
+	/* A node of before the cluster was restored, or the other way round: what it
+	 * says of entries and terms is of other ones. */
+	if (epoch && n->feature.epoch && epoch != n->feature.epoch) {
+		n->feature.foreign |= 1ull << peer;
+		log_event(LOG_ERROR, "peer_of_another_history",
+			  "peer=%" PRIu64 " epoch=%u own=%u", peer, epoch,
+			  n->feature.epoch);
+		return;
+	}
+	n->feature.foreign &= ~(1ull << peer);
 	n->feature.peer_min[peer] = min;
 	n->feature.peer_max[peer] = max;
 	learn(n, level, epoch);
@@ -170,21 +185,24 @@ void feature_on_about(struct node *n, uint64_t peer, struct cursor *c)
 /* Who has to know the level before it may be in force; bits by id. */
 static uint64_t members(struct node *n)
 {
+	const struct members *t = node_members(n);
 	uint64_t bits = 0;
 	struct group_info gi;
-	uint64_t peer;
 	unsigned i;
 
-	for (i = 0; i < n->cfg.n_members; i++)
-		bits |= 1ull << n->cfg.members[i];
+	if (t->epoch)
+		for (i = 1; i < PLACE_NODES; i++)
+			if (t->m[i].state != PLACE_NONE &&
+			    t->m[i].state != PLACE_GONE)
+				bits |= 1ull << i;
+	if (!bits)
+		for (i = 0; i < n->cfg.n_members; i++)
+			bits |= 1ull << n->cfg.members[i];
 	if (shard_works(&n->shards[0])) {
 		group_info(n->shards[0].group, &gi);
 		for (i = 0; i < gi.conf.n; i++)
 			bits |= 1ull << gi.conf.members[i].id;
 	}
-	for (peer = 1; peer < NET_NODE_MAX; peer++)
-		if (n->up_since_ms[peer])
-			bits |= 1ull << peer;
 	return bits & ~(1ull << n->cfg.id);
 }
 
@@ -250,7 +268,7 @@ void feature_tick(struct node *n)
 		for (peer = 1; peer < NET_NODE_MAX; peer++)
 			if (n->up_since_ms[peer] && f->told[peer] != f->level)
 				tell(n, peer);
-	if (f->raising || !n->cfg.feature_auto || n->stopping || s->faulty ||
+	if (f->raising || !n->cfg.feature_auto || n->stopping || !shard_works(s) ||
 	    s->role != GROUP_LEADER || !n->slots_epoch)
 		return;
 	cmd.level = feature_possible(n, &lacking);

@@ -14,7 +14,8 @@
  * have.
  *
  * ABOUT carries the history's epoch too (docs/protocol.md, hello): 1 in a cluster that
- * began empty, greater in one that was restored. */
+ * began empty, greater in one that was restored, 0 from who does not know it yet. Nodes
+ * of two histories hear nothing of each other. */
 #ifndef QUIPU_CONSENSUS_FEATURE_H
 #define QUIPU_CONSENSUS_FEATURE_H
 
@@ -34,7 +35,9 @@ struct cursor;
 
 struct feature_node {
 	uint32_t level;          /* in force, as far as known; at least 1 */
-	uint32_t epoch;          /* of the history; at least 1 */
+	uint32_t epoch;          /* of the history; 0: this node joined and has not
+				    heard of it yet */
+	uint64_t foreign;        /* bits of peers of another history: not heard */
 	uint32_t max;            /* of this node: FEATURE_MAX, or what it is held at */
 	uint64_t opened_ms;
 	bool raising;

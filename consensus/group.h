@@ -177,6 +177,8 @@ bool group_removed(const struct group *g);
 /* Tell the others that this empty replica waits to be added, or ask whether it was
  * removed; now and then.  Nothing where all is well. */
 void group_tell_joining(struct group *g);
+/* The configuration of a group's founders, as a store's meta row has it. */
+void group_conf_founders(const uint64_t *ids, unsigned n, struct buf *out);
 /* A configuration as an entry or a store's meta row has it (behind the type byte).
  * ERR_FORMAT. */
 int group_conf_decode(struct group_conf *out, uint64_t index, const void *p,

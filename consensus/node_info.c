@@ -93,7 +93,7 @@ void node_info(struct node *n, struct node_info *out)
 
 uint32_t node_epoch(const struct node *n)
 {
-	return n->feature.epoch;
+	return n->feature.epoch ? n->feature.epoch : 1;
 }
 
 void node_feature_info(struct node *n, struct node_feature_info *out)
@@ -104,7 +104,7 @@ void node_feature_info(struct node *n, struct node_feature_info *out)
 	out->level = f->level;
 	out->max = f->max;
 	out->possible = feature_possible(n, &out->lacking);
-	out->epoch = f->epoch;
+	out->epoch = node_epoch(n);
 	out->automatic = n->cfg.feature_auto;
 	memcpy(out->peer_max, f->peer_max, sizeof out->peer_max);
 }

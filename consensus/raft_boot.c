@@ -45,6 +45,21 @@ static void conf_build(struct raft_configuration *c,
 					  RAFT_VOTER));
 }
 
+void group_conf_founders(const uint64_t *ids, unsigned n, struct buf *out)
+{
+	struct group_boot boot = { .n_voters = n };
+	struct raft_configuration c;
+	struct raft_buffer bytes;
+
+	AN(n >= 1 && n <= GROUP_VOTERS_MAX);
+	memcpy(boot.voters, ids, n * sizeof *ids);
+	conf_build(&c, &boot);
+	AZ(raft_configuration_encode(&c, &bytes));
+	buf_put(out, bytes.base, bytes.len);
+	raft_free(bytes.base);
+	raft_configuration_close(&c);
+}
+
 /* The newest configuration that is here, committed or not, as raft wants it. */
 static int conf_newest(struct group *g, const struct group_boot *boot,
 		       const struct entry *last, struct group_conf *out,

@@ -567,6 +567,8 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 
 	if (n->dead || n->deaf)
 		return;
+	if (n->feature.foreign >> peer & 1 && type != MSG_ABOUT)
+		return;
 	switch (type) {
 	case NODE_MSG_GROUP:
 		on_group(n, peer, &c);

@@ -88,4 +88,24 @@ struct snap_check *snap_check_new(struct disk *disk, const struct kv_ops *kv,
 int snap_check_step(struct snap_check *c, bool *done, struct err *e);
 void snap_check_free(struct snap_check *c);
 
+/* ---- for another cluster (consensus/restore.h) ------------------------------- */
+
+struct snap_put {
+	uint8_t table;
+	uint8_t klen;          /* <= 64 */
+	uint32_t vlen;
+	const void *key, *val;
+};
+struct snap_edit {
+	const void *conf;      /* takes the place of the configuration */
+	uint32_t conf_len;     /* <= sizeof of the manifest's */
+	bool (*drop)(unsigned table, const void *key, unsigned klen);
+	const struct snap_put *puts; /* rows that are made, or made anew */
+	unsigned n_puts;
+};
+/* The row stream `from` in the shard's folder becomes that of file 0, changed so, and
+ * goes; `m` changes with it (but not its id).  Not synced.  ERR_DAMAGED. */
+int snap_edit_rows(struct disk *disk, struct snap_manifest *m, uint32_t incarnation,
+		   const char *from, const struct snap_edit *how, struct err *e);
+
 #endif

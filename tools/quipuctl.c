@@ -39,6 +39,9 @@ static const struct command {
 	  ctl_backup },
 	{ "backup", "verify DIR", "is everything there, byte for byte?  Asks no server",
 	  ctl_backup },
+	{ "restore", "", "a new node's folder from a backup (--from, --config); asks no\n"
+	  "                            server.  All founders alike, then start them",
+	  ctl_restore },
 	{ "feature", "status", "the cluster's feature level, and what each node knows",
 	  ctl_feature },
 	{ "feature", "raise [LEVEL]", "use what is new, when all nodes know it; no way back",
@@ -103,7 +106,13 @@ static void usage(FILE *f)
 	      "      --days N         ca: how long a certificate is good (a CA 3650,\n"
 	      "                       others 365)\n"
 	      "      --to DIR         backup: where to\n"
-	      "      --rate N         backup: MiB a second at most (64), 0: no limit\n"
+	      "      --from DIR       restore: the backup\n"
+	      "      --config FILE    restore: of the node that is made; without, a single\n"
+	      "                       node's defaults with --data\n"
+	      "      --epoch N        restore: of the history, the same on all nodes (made\n"
+	      "                       from the backup; name one to restore it once more)\n"
+	      "      --rate N         backup, restore: MiB a second at most (64), 0: no\n"
+	      "                       limit\n"
 	      "      --addr HOST:PORT node add: where it waits for its peers\n"
 	      "      --rack NAME      node add: replicas of a shard avoid one rack\n"
 	      "      --with NODE      node replace: another node takes its place\n"
@@ -244,7 +253,7 @@ static int run(struct ctl *c, int argc, char **argv)
 
 enum {
 	O_CA = 256, O_DIR, O_DAYS, O_FORCE, O_ONCE, O_TO, O_RATE, O_ADDR, O_RACK,
-	O_WITH, O_DISK, O_DRY, O_WAIT,
+	O_WITH, O_DISK, O_DRY, O_WAIT, O_FROM, O_CONFIG, O_EPOCH,
 };
 
 static const struct option longs[] = {
@@ -260,6 +269,9 @@ static const struct option longs[] = {
 	{ "force", no_argument, NULL, O_FORCE },
 	{ "to", required_argument, NULL, O_TO },
 	{ "rate", required_argument, NULL, O_RATE },
+	{ "from", required_argument, NULL, O_FROM },
+	{ "config", required_argument, NULL, O_CONFIG },
+	{ "epoch", required_argument, NULL, O_EPOCH },
 	{ "once", no_argument, NULL, O_ONCE },
 	{ "addr", required_argument, NULL, O_ADDR },
 	{ "rack", required_argument, NULL, O_RACK },
@@ -336,6 +348,17 @@ int main(int argc, char **argv)
 			if (!ctl_number("--rate", optarg, 0, 100000, &n))
 				return CTL_USAGE;
 			c.rate = n << 20;
+			break;
+		case O_FROM:
+			c.from = optarg;
+			break;
+		case O_CONFIG:
+			c.config = optarg;
+			break;
+		case O_EPOCH:
+			if (!ctl_number("--epoch", optarg, 2, UINT32_MAX, &n))
+				return CTL_USAGE;
+			c.epoch = (uint32_t)n;
 			break;
 		case O_ONCE:
 			c.once = true;

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 
 import pytest
 
 from lib.checked import BUILD, WAIT_S
-from lib.device import people
-from lib.server import Cluster
+from lib.device import device_of, people
+from lib.server import Cluster, Node, Process, until
 from test_cluster import Sender
 
 SENDERS = 4
@@ -36,10 +37,21 @@ def files(to):
     return {p.relative_to(to): p.read_bytes() for p in to.rglob("*") if p.is_file()}
 
 
+async def read_all(address, device):
+    """All of an inbox of which nothing was acknowledged yet."""
+    device.cursor = None
+    device.inbox.clear()
+    await device.connect(address)
+    await device.until(lambda: device.caught_up is not None)
+    await device.wait_inbox(device.caught_up)
+    await device.close()
+    return [device.inbox[n] for n in sorted(device.inbox)]
+
+
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """A cluster that was written to while it was backed up: (backup folder, first
-    answer, acked before it began, all acked)."""
+    """A cluster that was written to while it was backed up: (cluster, backup folder,
+    the first answer, acked before it began, the inbox in the end, its device)."""
     to = tmp_path_factory.mktemp("backup") / "to"
 
     async def run(cluster):
@@ -55,12 +67,12 @@ def loaded(tmp_path_factory):
             await s.more(10)
         for s in senders:
             await s.finish()
-        return told, before, {s.device.account: s.bodies() for s in senders}, inbox
+        return told, before, await read_all(cluster.any().address, inbox), inbox
 
     with Cluster(shards=8, settings=["store.segment_size=64KiB"]) as cluster:
-        told, before, after, inbox = asyncio.run(asyncio.wait_for(run(cluster),
+        told, before, whole, inbox = asyncio.run(asyncio.wait_for(run(cluster),
                                                                   8 * WAIT_S))
-        yield cluster, to, told, before, after, inbox
+        yield cluster, to, told, before, whole, inbox
 
 
 def test_it_is_whole(loaded):
@@ -71,8 +83,10 @@ def test_it_is_whole(loaded):
     assert not list(to.rglob("*.part"))
 
 
-def test_the_next_one_copies_what_is_new(loaded):
-    cluster, to, told, *_ = loaded
+def test_the_next_one_copies_what_is_new(loaded, tmp_path):
+    cluster, first, *_ = loaded
+    to = tmp_path / "to"
+    shutil.copytree(first, to)
     backup(cluster, to)
     quiet = backup(cluster, to)     # nothing was written in between
     assert quiet["kept"] > 0
@@ -130,3 +144,134 @@ def test_what_it_refuses(loaded, tmp_path):
     (other / "backup.json").write_text(json.dumps(shown))
     done = quipuctl(*data, "--to", other, "backup")
     assert done.returncode == 1 and "format 99" in done.stderr
+
+
+# ---- restored ---------------------------------------------------------------------
+
+def config(path, settings):
+    """What --set would say, as a file."""
+    sections = {}
+    for setting in settings:
+        name, value = setting.split("=", 1)
+        section, key = name.split(".", 1)
+        sections.setdefault(section, []).append(f"{key} = {value}")
+    path.write_text("".join(f"[{s}]\n" + "\n".join(rows) + "\n"
+                            for s, rows in sections.items()))
+    return path
+
+
+def settings_of(node):
+    args = list(map(str, node.args))
+    return [args[i + 1] for i, a in enumerate(args) if a == "--set"] + \
+        [f"node.data={node.data}"]
+
+
+def restore(to, *args):
+    done = quipuctl("--json", "--from", to, *args, "restore")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def assert_a_point_in_the_history(inbox, whole, before):
+    """A prefix of what the old cluster came to hold, with all that it had
+    acknowledged when the backup began."""
+    key = [(r["n"], r["from"], r["lamport"], r["body"]) for r in inbox]
+    assert key == [(r["n"], r["from"], r["lamport"], r["body"]) for r in whole][:len(key)]
+    for account, bodies in before.items():
+        mine = [r["body"] for r in inbox if r["from"] == account]
+        assert mine[:len(bodies)] == bodies
+
+
+async def goes_on(nodes, loaded, whole, epoch):
+    """Devices of the old cluster are told, and go on."""
+    _, _, _, before, _, inbox = loaded
+    read = await read_all(nodes[0].address, inbox)
+    assert_a_point_in_the_history(read, whole, before)
+    account, (number,) = nodes[-1].account()
+    new = device_of(nodes[-1], account, number)
+    await new.connect(nodes[-1].address)
+    await new.send(inbox.account, b"after the restore")
+    await new.close()
+    # One that had all, and more than there is now.
+    inbox.cursor, inbox.epoch = len(whole), 1
+    welcome = await inbox.connect(nodes[-1].address)
+    assert not welcome["resumed"] and welcome["reason"] == "epoch"
+    assert welcome["epoch"] == epoch
+    await inbox.wait_inbox(len(read) + 1)
+    assert inbox.inbox[len(read) + 1]["body"] == b"after the restore"
+    await inbox.close()
+    welcome = await inbox.connect(nodes[0].address)
+    assert welcome["resumed"]
+    await inbox.close()
+
+
+def test_restored_into_one_node(loaded, tmp_path):
+    cluster, to, *_, whole, _ = loaded
+    told = restore(to, "--data", tmp_path / "data")
+    assert told["shards"] == 8 and told["epoch"] >> 16 == 1
+    again = quipuctl("--from", to, "--data", tmp_path / "data", "restore")
+    assert again.returncode == 1 and "not empty" in again.stderr
+    node = Node(tmp_path / "data", [f"tokens.key={cluster.folder}/token.key"]).start()
+    try:
+        assert node.admin("feature")["epoch"] == told["epoch"]
+        asyncio.run(asyncio.wait_for(goes_on([node], loaded, whole, told["epoch"]),
+                                     4 * WAIT_S))
+        node.stop()
+        node.start()
+        assert node.admin("feature")["epoch"] == told["epoch"]
+        # A backup of it goes on from there.
+        backup_of = tmp_path / "second"
+        done = quipuctl("--json", "--data", node.data, "--to", backup_of, "backup")
+        assert done.returncode == 0, done.stderr
+        later = restore(backup_of, "--data", tmp_path / "data2")
+        assert later["epoch"] >> 16 == 2
+    finally:
+        node.kill()
+
+
+def test_restored_into_three_nodes(loaded, tmp_path):
+    old, to, *_, whole, _ = loaded
+    cluster = Cluster(shards=8, settings=["store.segment_size=64KiB"])
+    shutil.copy(old.folder / "token.key", cluster.folder / "token.key")
+    epochs = set()
+    for i, node in cluster.nodes.items():
+        epochs.add(restore(to, "--config", config(tmp_path / f"{i}.ini",
+                                                  settings_of(node)))["epoch"])
+    assert len(epochs) == 1
+    with cluster:
+        asyncio.run(asyncio.wait_for(
+            goes_on(cluster.running(), loaded, whole, *epochs), 4 * WAIT_S))
+        for shard in range(8):
+            until(lambda s=shard: len({
+                (n.admin("shards", shard=s)["shards"][0]["applied"],
+                 n.admin("shards", shard=s)["shards"][0]["root"])
+                for n in cluster.running()}) == 1, "equal replicas")
+        # Each may fail, as in any cluster.
+        cluster.nodes[1].kill()
+        cluster.nodes[1].start(wait=False)
+        cluster.wait_ready()
+
+
+def test_a_damaged_backup_makes_no_node(loaded, tmp_path):
+    _, to, *_ = loaded
+    copy = tmp_path / "copy"
+    shutil.copytree(to, copy)
+    victim = max(copy.glob("*/seg/*.seg"), key=lambda p: p.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    done = quipuctl("--from", copy, "--data", tmp_path / "data", "restore")
+    assert done.returncode == 1 and victim.name in done.stderr
+    process = Process(["--data", tmp_path / "data", "--listen", "127.0.0.1:0"])
+    assert process.end() == 1 and "node.meta is missing" in process.log
+
+
+def test_what_restore_refuses(loaded, tmp_path):
+    _, to, *_ = loaded
+    assert quipuctl("restore").returncode == 2
+    for text, why in (("[node]\ncluster = other\n", "keeps its name"),
+                      ("[shards]\ncount = 9\n", "has 8 shards")):
+        path = tmp_path / "n.ini"
+        path.write_text(text + f"[node]\ndata = {tmp_path}/data\n")
+        done = quipuctl("--from", to, "--config", path, "restore")
+        assert done.returncode == 1 and why in done.stderr, done.stderr
+    done = quipuctl("--from", to, "--data", tmp_path / "data", "--epoch", 70000, "restore")
+    assert done.returncode == 0

@@ -32,7 +32,9 @@ struct ctl {
 	bool once;           /* top: one picture, then the end */
 	bool force;          /* ca: write over what is there */
 	const char *to, *from; /* backup, restore: the backup's folder */
-	uint64_t rate;       /* backup: bytes a second; 0: no limit */
+	const char *config;  /* restore: the node's; NULL: a single one's defaults */
+	uint64_t rate;       /* backup, restore: bytes a second; 0: no limit */
+	uint32_t epoch;      /* restore: of the history; 0: made from the backup */
 	const char *addr, *rack, *with, *disk; /* node; NULL: not given */
 	bool dry_run, wait;  /* node */
 	unsigned days;       /* ca: 0: the default of each kind */
@@ -76,6 +78,7 @@ int ctl_account_cmd(struct ctl *c, int argc, char **argv);
 int ctl_account_retain(struct ctl *c, int argc, char **argv);
 int ctl_retention(struct ctl *c, int argc, char **argv);
 int ctl_backup(struct ctl *c, int argc, char **argv);
+int ctl_restore(struct ctl *c, int argc, char **argv);
 int ctl_feature(struct ctl *c, int argc, char **argv);
 int ctl_device(struct ctl *c, int argc, char **argv);
 int ctl_token(struct ctl *c, int argc, char **argv);
