@@ -23,6 +23,8 @@ static const struct command {
 	{ "idle", bench_idle, "memory of 15,000 idle connections" },
 	{ "soak", bench_soak,
 	  "disk and memory under a steady load, as a table and a plot" },
+	{ "failover", bench_failover,
+	  "nodes that get SIGKILL, then SIGTERM, under load" },
 	{ "corpus", bench_corpus,
 	  "real messages: all there, once, in order (FILE.tsv.gz; without one,\n"
 	  "           traffic of the same shape)" },
@@ -51,13 +53,17 @@ static void usage(FILE *f)
 	      "  -b, --bytes N          of a message's body, up to 61440\n"
 	      "  -c, --connections N    devices\n"
 	      "  -m, --messages N       of sync: size of the inbox; of corpus: at "
-	      "most so many\n"
+	      "most so many;\n"
+	      "                         of failover: kills, and stops (10)\n"
 	      "  -w, --window N         flow window of a device (1024)\n"
-	      "      --only PART        sync: fill, stream or page\n"
+	      "      --only PART        sync: fill, stream or page; failover: kill or "
+	      "stop\n"
 	      "      --users FILE       sync: where fill leaves the inbox's device\n"
 	      "      --seed N           of generated traffic (1)\n"
 	      "      --rate N           corpus: at most N messages a second; soak: so "
 	      "many (200)\n"
+	      "      --restart COMMAND  failover: starts the node whose number "
+	      "follows\n"
 	      "      --minutes N        soak: its length, instead of --seconds\n"
 	      "      --ttl N            soak: seconds that records are kept\n"
 	      "      --csv FILE         soak: a line for each sample\n"
@@ -72,7 +78,8 @@ static void usage(FILE *f)
 }
 
 enum { O_PIDS = 256, O_ONLY, O_USERS, O_SEED, O_STALL, O_PROCS, O_RATE, O_LABEL,
-       O_BEGUN, O_MINUTES, O_TTL, O_CSV, O_PLOT };
+       O_BEGUN, O_MINUTES, O_TTL, O_CSV, O_PLOT,
+       O_RESTART };
 
 static const struct option longs[] = {
 	{ "gateway", required_argument, NULL, 'g' },
@@ -93,6 +100,7 @@ static const struct option longs[] = {
 	{ "label", required_argument, NULL, O_LABEL },
 	{ "begun", required_argument, NULL, O_BEGUN },
 	{ "rate", required_argument, NULL, O_RATE },
+	{ "restart", required_argument, NULL, O_RESTART },
 	{ "minutes", required_argument, NULL, O_MINUTES },
 	{ "ttl", required_argument, NULL, O_TTL },
 	{ "csv", required_argument, NULL, O_CSV },
@@ -146,6 +154,7 @@ static void parse(struct options *o, int argc, char **argv)
 		case O_RATE: o->rate = number("--rate", optarg, 10000000); break;
 		case O_MINUTES: o->minutes = number("--minutes", optarg, 100000); break;
 		case O_TTL: o->ttl_s = number("--ttl", optarg, 30 * 86400); break;
+		case O_RESTART: o->restart = optarg; break;
 		case O_CSV: o->csv = optarg; break;
 		case O_PLOT: o->plot = optarg; break;
 		case O_PROCS: o->procs = number("--procs", optarg, 64); break;

@@ -27,6 +27,7 @@ struct options {
 	const char *only;        /* a part of the command */
 	const char *label;       /* printed with the result */
 	const char *begun;       /* corpus: a file made when sending begins */
+	const char *restart;     /* failover: starts the node whose number follows */
 	const char *plot, *csv;  /* soak: files */
 	unsigned minutes, ttl_s; /* soak; 0: --seconds; as it is */
 	unsigned seconds, inflight, bytes, connections, messages, window, seed;
@@ -128,5 +129,6 @@ int bench_sync(const struct options *o);
 int bench_idle(const struct options *o);
 int bench_corpus(const struct options *o);
 int bench_soak(const struct options *o);
+int bench_failover(const struct options *o);
 
 #endif
