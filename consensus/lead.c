@@ -267,6 +267,8 @@ static uint64_t better_place(struct node *n, struct shard *s, uint64_t now_ms)
 	uint64_t voters[GROUP_VOTERS_MAX];
 	unsigned i, k, n_voters = 0;
 
+	if (node_is_kept(n)) /* the meta shard's leader says where to */
+		return 0;
 	for (i = 0; i < c->n && n_voters < GROUP_VOTERS_MAX; i++)
 		if (c->members[i].voter)
 			voters[n_voters++] = c->members[i].id;

@@ -475,6 +475,7 @@ void node_tick(struct node *n)
 		members_tick(n, now_ms);
 		placing_tick(n, now_ms);
 		replicas_tick(n, now_ms);
+		steward_tick(n, now_ms);
 		lead_tick(n, now_ms);
 		if (n->stopping)
 			node_give_up(n, now_ms, n->n_shards); /* who was behind */
@@ -591,6 +592,7 @@ int node_open(struct node **out, const struct node_config *cfg,
 		env->net->arg = n;
 	}
 	placing_open(n);
+	steward_open(n);
 	rv = feature_open(n, e);
 	if (!rv)
 		rv = members_open(n, e);
@@ -633,6 +635,7 @@ void node_close(struct node *n)
 	remotes_release(&n->remotes);
 	members_close(n);
 	placing_close(n);
+	steward_close(n);
 	buf_release(&n->snap.out);
 	buf_release(&n->scratch);
 	buf_release(&n->page);

@@ -8,6 +8,7 @@
 #include "consensus/members.h"
 #include "consensus/placing.h"
 #include "consensus/shard.h"
+#include "consensus/steward.h"
 #include "log/replicameta.h"
 
 /* Types of messages between nodes, those of lead.c (of calls: rpc.c, of snapshots:
@@ -88,6 +89,7 @@ struct node {
 	uint64_t change_next;
 	struct replicas replicas;
 
+	struct steward *steward;
 	struct snap_node snap;
 	struct retain_node retain;
 	struct feature_node feature;

@@ -48,7 +48,7 @@ unsigned reconcile_factor(const struct members *t, unsigned replicas)
 }
 
 void reconcile_nodes(struct place_world *w, const struct members *t, uint64_t up,
-		     unsigned replicas)
+		     uint64_t unfit, unsigned replicas)
 {
 	unsigned id;
 
@@ -58,6 +58,8 @@ void reconcile_nodes(struct place_world *w, const struct members *t, uint64_t up
 		w->node[id] = (struct place_node){ .state = m->state,
 						   .up = up >> id & 1,
 						   .successor = m->successor };
+		if (unfit >> id & 1 && stays(m))
+			w->node[id].state = PLACE_DRAINING;
 		memcpy(w->node[id].rack, m->rack, sizeof w->node[id].rack);
 	}
 	w->factor = reconcile_factor(t, replicas);
@@ -156,10 +158,7 @@ static void look(struct reconcile *r, uint64_t now_ms)
 	r->round++;
 	r->due_ms = now_ms + RECONCILE_LOOK_MS;
 	r->waiting = r->n_shards;
-	for (i = 0; i < r->n_shards; i++) {
-		memset(&r->shard[i], 0, sizeof r->shard[i]);
-		r->since_ms[i] = now_ms;
-	}
+	memset(r->shard, 0, sizeof r->shard);
 	for (i = 0; i < r->n_shards; i++)
 		r->ops->view(r->arg, i);
 }
@@ -233,7 +232,7 @@ static bool own_step(struct reconcile *r, uint32_t i, uint64_t now_ms,
 }
 
 static void picture(struct reconcile *r, uint64_t now_ms,
-		    const struct members *t, uint64_t up)
+		    const struct members *t, uint64_t up, uint64_t unfit)
 {
 	uint64_t seen = 0;
 	unsigned id;
@@ -244,7 +243,7 @@ static void picture(struct reconcile *r, uint64_t now_ms,
 			seen |= 1ull << id;
 	r->world.shard = r->places;
 	r->world.n_shards = r->n_shards;
-	reconcile_nodes(&r->world, t, seen, r->cfg.replicas);
+	reconcile_nodes(&r->world, t, seen, unfit, r->cfg.replicas);
 }
 
 static void carry_out(struct reconcile *r, const struct place_step *s)
@@ -259,14 +258,14 @@ static void carry_out(struct reconcile *r, const struct place_step *s)
 }
 
 static void act(struct reconcile *r, uint64_t now_ms, const struct members *t,
-		uint64_t up)
+		uint64_t up, uint64_t unfit)
 {
 	struct place_step own[PLACE_STEPS_MAX];
 	struct place_limits l;
 	unsigned n = 0, i;
 	uint32_t s;
 
-	picture(r, now_ms, t, up);
+	picture(r, now_ms, t, up, unfit);
 	for (s = 0; s < r->n_shards; s++) {
 		reconcile_shard(&r->places[s], &r->shard[s]);
 		if (n < PLACE_STEPS_MAX && own_step(r, s, now_ms, &own[n])) {
@@ -312,7 +311,7 @@ void reconcile_stepped(struct reconcile *r, uint32_t round,
 }
 
 void reconcile_tick(struct reconcile *r, uint64_t now_ms, bool lead,
-		    const struct members *t, uint64_t up)
+		    const struct members *t, uint64_t up, uint64_t unfit)
 {
 	unsigned id;
 
@@ -339,7 +338,7 @@ void reconcile_tick(struct reconcile *r, uint64_t now_ms, bool lead,
 		break;
 	case RECONCILE_LOOK:
 		if (!r->waiting || now_ms >= r->due_ms)
-			act(r, now_ms, t, up);
+			act(r, now_ms, t, up, unfit);
 		break;
 	case RECONCILE_ACT:
 		if (!r->waiting || now_ms >= r->due_ms)

@@ -9,8 +9,8 @@
  * has stood still.  A cluster of its founders alone, all of them active on the disks
  * that they began with, is left alone: nothing is asked.
  *
- * Sans-I/O: the owner calls reconcile_tick(); answers come by reconcile_viewed() and
- * reconcile_stepped(), never inside of what asked for them. */
+ * Sans-I/O: the owner calls reconcile_tick(); answers come by reconcile_viewed(), never
+ * inside of what asked for them, and reconcile_stepped(). */
 #ifndef QUIPU_CONSENSUS_RECONCILE_H
 #define QUIPU_CONSENSUS_RECONCILE_H
 
@@ -41,8 +41,8 @@ struct reconcile_ops {
 	void (*view)(void *arg, uint32_t shard);
 	/* -> reconcile_stepped(), once.  to_one: a single voter may be left. */
 	void (*step)(void *arg, const struct place_step *s, bool to_one);
-	/* Has the node said, after the last view of the shard was asked for, that it
-	 * has no replica of it? */
+	/* Has the node said, at the time of the last views, that it has no replica of
+	 * the shard? */
 	bool (*lacks)(void *arg, uint8_t id, uint32_t shard);
 };
 
@@ -69,7 +69,6 @@ struct reconcile {
 	unsigned waiting;      /* answers */
 	uint32_t round;        /* answers of an older one do not count */
 	uint64_t up_ms[PLACE_NODES]; /* last seen up */
-	uint64_t since_ms[PLACE_SHARDS_MAX]; /* views were asked for */
 	struct shard_picture shard[PLACE_SHARDS_MAX];
 	struct reconcile_standby standby[PLACE_SHARDS_MAX];
 	struct place_shard places[PLACE_SHARDS_MAX];
@@ -81,9 +80,10 @@ struct reconcile {
 void reconcile_init(struct reconcile *r, uint32_t n_shards,
 		    const struct reconcile_config *cfg,
 		    const struct reconcile_ops *ops, void *arg);
-/* `up`: nodes that can be reached, bits by id.  `lead`: this node leads shard 0. */
+/* `up`: nodes that can be reached; `unfit`: nodes that should neither lead nor get
+ * a replica now; bits by id.  `lead`: this node leads shard 0. */
 void reconcile_tick(struct reconcile *r, uint64_t now_ms, bool lead,
-		    const struct members *t, uint64_t up);
+		    const struct members *t, uint64_t up, uint64_t unfit);
 /* round: r->round as it was when it was asked for. */
 void reconcile_viewed(struct reconcile *r, uint32_t round, uint32_t shard,
 		      const struct shard_picture *p);
@@ -98,7 +98,7 @@ bool reconcile_needed(const struct members *t);
 unsigned reconcile_factor(const struct members *t, unsigned replicas);
 /* The nodes of a picture. */
 void reconcile_nodes(struct place_world *w, const struct members *t, uint64_t up,
-		     unsigned replicas);
+		     uint64_t unfit, unsigned replicas);
 /* One of its shards; false: it is not known, and nothing is planned for it. */
 bool reconcile_shard(struct place_shard *out, const struct shard_picture *p);
 /* Limits of the planner; not automatic: only what states demand, and racks are

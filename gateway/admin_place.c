@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "consensus/placing.h"
+#include "consensus/steward.h"
 #include "gateway/admin_impl.h"
 
 #include <inttypes.h>
@@ -522,7 +523,7 @@ static void plan_seen(struct admin_req *r)
 	w.shard = xcalloc(w.n_shards, sizeof *w.shard);
 	for (i = 0; i < w.n_shards; i++)
 		unknown += !reconcile_shard(&w.shard[i], node_picture(n, i));
-	reconcile_nodes(&w, t, up, config_of(r->g)->replicas);
+	reconcile_nodes(&w, t, up, node_unfit(n), config_of(r->g)->replicas);
 	if (t->epoch && reconcile_needed(t))
 		total = reconcile_foresee(&w, config_of(r->g)->automatic, show, &sh,
 					  &last);

@@ -268,6 +268,15 @@ static void message(struct script *s, struct cursor *c, bool changes)
 		buf_release(&m);
 		return;
 	}
+	if (type >= 250) { /* members.h, placing.h */
+		buf_u8(&m, (uint8_t)(MSG_MEMBERS + type % 3));
+		buf_put(&m, p, len);
+		if (from != to)
+			rpc_on_message(s->world.nodes[to].node, from, m.data,
+				       m.len);
+		buf_release(&m);
+		return;
+	}
 	buf_u8(&m, changes ? (uint8_t)(CHANGES_FIRST +
 				       type % (CHANGES_LAST - CHANGES_FIRST + 1))
 			   : (uint8_t)(MSG_FIRST +

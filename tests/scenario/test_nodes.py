@@ -33,6 +33,8 @@ def entered(cluster):
                    all(len(m["disk"]) == 32 for m in nodes(n).values())
                    for n in cluster.nodes.values())
     until(known, "a table of three nodes on all nodes")
+    until(lambda: all(n["leads"] in (2, 3) for n in nodes(cluster.nodes[1]).values()),
+          "leaderships to be where they are without anybody's doing")
 
 
 def test_founders_are_in_the_table(three):
@@ -115,3 +117,17 @@ def test_a_restart_knows_the_table(three):
     assert out.count("state=active") == 3
     node.start()
     assert sorted(nodes(node)) == [1, 2, 3]
+
+
+def test_a_drained_node_leads_nothing(three):
+    entered(three)
+    one, two = three.nodes[1], three.nodes[2]
+    # A plan that was asked for first says as much.
+    until(lambda: nodes(one)[2]["leads"] > 0, "node 2 to lead something")
+    plan = json.loads(ctl(one, "--json", "node", "drain", "2", "--dry-run"))
+    assert {s["op"] for s in plan["steps"]} == {"transfer"}
+    assert "where it should be" in ctl(one, "node", "drain", "2", "--wait")
+    until(lambda: nodes(one)[2]["leads"] == 0, "nothing to be led by node 2")
+    assert sum(n["leads"] for n in nodes(two).values()) == 8
+    ctl(two, "node", "undrain", "2", "--wait")
+    until(lambda: nodes(one)[2]["leads"] > 0, "node 2 to lead again")

@@ -16,7 +16,7 @@ enum { SHARDS = 12 };
 static struct cluster {
 	struct reconcile r;
 	struct members t;
-	uint64_t up, now_ms;
+	uint64_t up, unfit, now_ms;
 	struct shard_picture shard[SHARDS];
 	uint64_t lacks[SHARDS];   /* bits by id */
 	bool mute[SHARDS];        /* its leader does not answer */
@@ -137,7 +137,7 @@ static void run(uint64_t ms)
 
 	while (c->now_ms < end) {
 		c->now_ms += 100;
-		reconcile_tick(&c->r, c->now_ms, true, &c->t, c->up);
+		reconcile_tick(&c->r, c->now_ms, true, &c->t, c->up, c->unfit);
 		answers();
 	}
 }
@@ -241,7 +241,7 @@ static void test_only_the_leader_of_the_meta_shard(void **state)
 	make(1, usual);
 	node(2, PLACE_ACTIVE);
 	for (i = 0; i < 100; i++)
-		reconcile_tick(&c->r, 1000 + 100 * i, false, &c->t, c->up);
+		reconcile_tick(&c->r, 1000 + 100 * i, false, &c->t, c->up, c->unfit);
 	assert_int_equal(c->looks, 0);
 }
 
@@ -389,6 +389,23 @@ static void test_a_short_break(void **state)
 	assert_int_equal(held_by(4), 0);
 }
 
+/* A node whose disk is full leads nothing and gets nothing, and keeps what it has. */
+static void test_a_full_disk(void **state)
+{
+	(void)state;
+	make(3, usual);
+	node(4, PLACE_ACTIVE);
+	c->unfit = 1ull << 4 | 1ull << 2;
+	run(120000);
+	assert_int_equal(held_by(4), 0);
+	assert_int_equal(held_by(2), SHARDS);
+	assert_int_equal(led_by(2), 0);
+	c->unfit = 0;
+	run(300000);
+	assert_in_range(held_by(4), 8, 9);
+	assert_in_range(led_by(2), 2, 4);
+}
+
 static unsigned foreseen;
 static void count(void *arg, const struct place_step *s)
 {
@@ -411,7 +428,7 @@ static void test_foresee(void **state)
 	node(2, PLACE_LEAVING);
 	for (i = 0; i < SHARDS; i++)
 		assert_true(reconcile_shard(&places[i], &c->shard[i]));
-	reconcile_nodes(&w, &c->t, c->up, 0);
+	reconcile_nodes(&w, &c->t, c->up, 0, 0);
 	foreseen = 0;
 	n = reconcile_foresee(&w, true, count, NULL, &last);
 	assert_int_equal(n, foreseen);
@@ -455,6 +472,7 @@ int main(void)
 		T(test_who_does_not_answer),
 		T(test_not_by_itself),
 		T(test_a_short_break),
+		T(test_a_full_disk),
 		T(test_foresee),
 		T(test_factor),
 	};
