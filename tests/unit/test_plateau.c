@@ -105,7 +105,8 @@ static void begin(uint64_t ttl_ms)
 	t = xcalloc(1, sizeof *t);
 	world_init(&t->w, &cfg);
 	assert_true(world_start(&t->w, 1));
-	while (node()->shards[SHARD].role != GROUP_LEADER)
+	while (node()->shards[SHARD].role != GROUP_LEADER ||
+	       node()->feature.level < FEATURE_MAX)
 		run(SECOND / 10);
 	policy(ttl_ms);
 	account(ANNE);
