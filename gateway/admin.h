@@ -73,7 +73,8 @@
  *   token            account, device    token, expires_s   [ttl: seconds,
  *                                       epoch: device epoch; asked when absent]
  *
- * Errors: bad-request, changed-meanwhile, wrong-state, in-use, exists, held, feature-level, not-enabled, not-found, too-many-devices, unavailable
+ * Errors: bad-request, changed-meanwhile, wrong-state, in-use, exists, held,
+ * feature-level, not-enabled, not-found, too-many-devices, unavailable
  * (detail says whether the outcome is unknown), no-leader, busy, refused,
  * internal. */
 #ifndef QUIPU_GATEWAY_ADMIN_H

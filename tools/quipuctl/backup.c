@@ -473,14 +473,11 @@ int ctl_backup(struct ctl *c, int argc, char **argv)
 	if (argc != 1 || !c->to)
 		return ctl_usage("backup --to DIR, or backup verify DIR");
 	for (i = 0; i < c->n_sockets; i++) {
-		char *slash;
+		const char *slash = strrchr(c->sockets[i], '/');
 
-		r.folders[i] = xstrdup(c->sockets[i]);
-		slash = strrchr(r.folders[i], '/');
-		if (slash)
-			*slash = 0;
-		else
-			strcpy(r.folders[i], ".");
+		r.folders[i] = slash ? xasprintf("%.*s", (int)(slash - c->sockets[i]),
+						 c->sockets[i])
+				     : xstrdup(".");
 	}
 	r.shards = json_array();
 	r.before = json_object();
