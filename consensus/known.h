@@ -39,9 +39,10 @@ struct known {
 };
 
 /* As the folder has it; a bad copy is written anew.  Made where nothing is yet: in a
- * folder without data (so whoever makes a folder calls this before data is in it), and in one of node.meta version 1, whose program knew nobody.
- * ERR_DAMAGED: both copies are bad or gone, and the disks of the others cannot be told
- * from the ones they had; nothing was changed. */
+ * folder without data (so whoever makes a folder calls this before data is in it), and
+ * in one of node.meta version 1, whose program knew nobody.  ERR_DAMAGED: both copies
+ * are bad or gone, and the disks of the others cannot be told from the ones they had;
+ * nothing was changed. */
 int known_open(struct known *k, struct disk *disk, const struct nodemeta *m,
 	       struct err *e);
 
