@@ -19,7 +19,7 @@
  * be left alone; the missing replica and the one on a node that goes; distinct racks;
  * as many replicas on each node; as many leaderships on each node.
  *
- * Nothing but tests calls it yet. */
+ * reconcile.h calls it. */
 #ifndef QUIPU_CONSENSUS_PLACEMENT_H
 #define QUIPU_CONSENSUS_PLACEMENT_H
 
