@@ -6,6 +6,7 @@ before it happens and nothing else befalls the cluster until that node has it ag
 """
 
 import os
+import shutil
 import struct
 import time
 
@@ -295,17 +296,97 @@ class JournalRot(Repaired):
         return self.flip(path, JOURNAL_HEADER, last_group(self.node.data)[1])
 
 
+def ask_another(run, node, verb, **members):
+    """The first answer of a node but that one."""
+    for other in run.nodes:
+        if other is node:
+            continue
+        try:
+            return other.ask(verb, timeout=12, **members)
+        except (AdminError, Silent) as e:
+            last = e
+    raise last
+
+
+def row_of(run, node):
+    """What the others' table says of a node; None where there is no table."""
+    try:
+        rows = ask_another(run, node, "node-list")["nodes"]
+    except (AdminError, Silent):
+        return None
+    return next((row for row in rows if row["id"] == node.n), None)
+
+
 class WipedDisk(Fault):
-    """A known node id on an empty disk must not vote until it was replaced."""
+    """A known node comes back with an empty disk: nobody lets it in before it was
+    replaced, then it gets everything anew (docs/operations.md, A lost disk)."""
 
     kind = "wiped disk"
     damage = True
+    alone = True
+    hold = (0.1, 0.5)
+    ASKS_S, REPAIR_S = 30.0, 60.0
 
     @classmethod
     def lacks(cls, run):
-        if has_verb(run, "node-replace"):
-            return "the harness has no story for it yet"
-        return "not yet cured by the product: nodes cannot be replaced"
+        if not row_of(run, run.nodes[0]):
+            return "not yet cured by the product: there is no table of nodes"
+        if not run.args.untried:
+            return "not yet cured by the product: who was replaced gets no replicas " \
+                "(--untried: see it fail)"
+        return None
+
+    def begin(self):
+        node, run = self.node, self.run
+        self.wrong = None
+        node.cut_power()
+        node.mount_again()
+        run.until(lambda: run.watch.others_have_all(node.n), 60)
+        shutil.rmtree(node.data)
+        node.start("--join")
+        if not run.until(lambda: (row_of(run, node) or {}).get("waits"), self.ASKS_S):
+            self.wrong = f"nobody hears of its new disk for {self.ASKS_S:.0f} s"
+            return
+        try:
+            ask_another(run, node, "node-set", id=node.n, op="replace")
+        except (AdminError, Silent) as e:
+            self.wrong = f"replace: {e}"
+
+    def verdict(self):
+        began = self.node.started
+        if not self.wrong and not self.run.until(
+                lambda: self.run.watch.whole(began), self.REPAIR_S):
+            self.wrong = f"not whole in {self.REPAIR_S:.0f} s: {self.run.watch.lagging()}"
+        if self.wrong:
+            return f"node {self.node.n} with an empty disk: {self.wrong}"
+        self.repaired = self.run.watch.whole(began) - began
+        return None
+
+
+class Drained(Fault):
+    """A node gives its leaderships away and may lead again later."""
+
+    kind = "drained node"
+    hold = (2.0, 6.0)
+
+    @classmethod
+    def lacks(cls, run):
+        if not row_of(run, run.nodes[0]):
+            return "not in the product yet: there is no table of nodes"
+        return None
+
+    def _set(self, state):
+        try:
+            ask_another(self.run, None, "node-set", id=self.node.n, state=state)
+            return True
+        except (AdminError, Silent):
+            return False    # others have it down, or the outcome is unknown
+
+    def begin(self):
+        self._set("draining")
+
+    def end(self):
+        self.run.until(lambda: self._set("active"), 30)
 
 
 class Membership(Fault):
@@ -313,9 +394,7 @@ class Membership(Fault):
 
     @classmethod
     def lacks(cls, run):
-        if has_verb(run, "node-add"):
-            return "the harness has no story for it yet"
-        return "not in the product yet: nodes are those of the first start"
+        return "the harness has no story for it yet: all nodes have all shards"
 
 
 class NewCertificate(Fault):
@@ -345,4 +424,4 @@ class NewCertificate(Fault):
 
 
 ALL = [TornTail, LostTail, MetaRot, IndexRot, SegmentRot, TreeRot, StateRot, JournalRot,
-       LostFile, WipedDisk, Membership, NewCertificate]
+       LostFile, WipedDisk, Drained, Membership, NewCertificate]

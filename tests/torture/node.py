@@ -84,13 +84,14 @@ class Node:
     def up(self):
         return self.process is not None and self.process.poll() is None
 
-    def start(self):
+    def start(self, *options):
         assert not self.process, f"node {self.n} runs"
         env = dict(os.environ, LD_PRELOAD=str(self.run.shim),
                    QUIPU_SHIM=str(self.control.path))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.site.wrap, str(self.run.quipud), "--config", str(self.conf)],
+                [*self.site.wrap, str(self.run.quipud), "--config", str(self.conf),
+                 *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                 start_new_session=True)
         self.started = time.monotonic()
