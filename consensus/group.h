@@ -83,8 +83,9 @@ struct group_ops {
 };
 
 /* Loads term, vote and entries of the shard from the journal.  A new group of
- * one voter (itself) leads at once.  ERR_FAULTY: the journal says rot, or the
- * journal starts behind applied_index + 1. */
+ * one voter (itself) leads at once.  ERR_FAULTY: the journal says rot, or it
+ * lacks what was applied or promised.  ERR_DAMAGED: the state lacks what was durable,
+ * and the journal starts behind applied_index + 1. */
 int group_open(struct group **out, const struct group_config *cfg,
 	       const struct group_boot *boot, struct journal *journal,
 	       struct net *net, struct clock *clock, struct rand *rand,
@@ -212,6 +213,9 @@ void group_tell_at_contact(struct group *g);
 void group_freeze(struct group *g, bool on);
 void group_void(struct group *g);
 bool group_quiet(const struct group *g);
+/* It serves no more, and is frozen: reads fail at the next group_run(), a change is
+ * given back without a word.  Also inside of its callbacks. */
+void group_stop(struct group *g);
 
 struct group_info {
 	enum group_role role;

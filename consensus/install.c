@@ -5,7 +5,10 @@
  *   CHECK     all of it read and synced                               helper thread
  *   FREEZE    the group deaf; a checkpoint that runs ends
  *   RECORD    INSTALL on its way into the journal
- *   SWAP      group and store closed, opened on the new folder */
+ *   SWAP      group and store closed, opened on the new folder
+ *   KEEP      of a repair (repair.h): the damaged folder moves    helper thread
+ *
+ * For a repair group and store are closed from the start. */
 #include "consensus/install.h"
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -29,12 +32,13 @@
 #define COPY_CHUNK (1u << 20)
 #define SLICE (64u << 20) /* bytes copied before others have their turn */
 
-enum install_state { PREPARE, FETCH, CHECK, FREEZE, RECORD, SWAP };
+enum install_state { PREPARE, FETCH, CHECK, FREEZE, RECORD, SWAP, KEEP };
 
 struct install {
 	struct shard *shard;
 	struct node *node;
 	enum install_state state;
+	bool repair;
 	uint64_t peer;
 	struct snap_manifest m;
 	uint32_t incarnation;
@@ -51,6 +55,7 @@ struct install {
 	struct err err;
 	struct snap_check *check;
 	struct journal_req req;
+	unsigned kept;           /* number in quarantine; 0: nowhere */
 };
 
 bool install_holds(const struct shard *s)
@@ -61,7 +66,8 @@ bool install_holds(const struct shard *s)
 const char *install_state(const struct shard *s)
 {
 	static const char *const names[] = { "prepare", "fetch", "check",
-					     "freeze", "record", "swap" };
+					     "freeze", "record", "swap",
+					     "keep" };
 
 	return s->install ? names[s->install->state] : NULL;
 }
@@ -290,10 +296,10 @@ static int copy_file(struct install *in, const char *from, const char *to,
 	size_t got;
 	int rv = d->ops->open(d, from, DISK_READ, &a, NULL);
 
+	/* Not here, or not readable: to be fetched. */
 	if (rv)
-		return 0; /* not here: to be fetched */
-	rv = d->ops->size(a, &have, &in->err);
-	if (!rv && have == size)
+		return 0;
+	if (!d->ops->size(a, &have, NULL) && have == size)
 		rv = d->ops->open(d, to, DISK_WRITE | DISK_CREATE, &b,
 				  &in->err);
 	have = 0;
@@ -303,8 +309,7 @@ static int copy_file(struct install *in, const char *from, const char *to,
 	for (off = have; b && !rv && off < size; off += got) {
 		struct iovec iov = { p, COPY_CHUNK };
 
-		rv = d->ops->pread(a, p, COPY_CHUNK, off, &got, &in->err);
-		if (rv || !got)
+		if (d->ops->pread(a, p, COPY_CHUNK, off, &got, NULL) || !got)
 			break;
 		iov.iov_len = got;
 		rv = d->ops->pwritev(b, &iov, 1, off, &in->err);
@@ -413,12 +418,34 @@ static void on_recorded(struct journal_req *r)
 	in->node->snap.due_ms = 0;
 }
 
+static void record(struct install *in)
+{
+	struct node *n = in->node;
+	struct err e = { 0 };
+
+	in->state = RECORD;
+	in->req = (struct journal_req){ .cb = on_recorded, .arg = in };
+	repair_record(in->shard, &in->m, in->incarnation, &in->req);
+	/* The group of a sound replica has not got the entry. */
+	AN(in->repair || !in->req.install_keeps);
+	if (journal_submit(n->journal, &in->req)) {
+		err_set(&e, ERR_IO, "the journal takes no install");
+		node_fatal(n, &e);
+	}
+}
+
 static void freeze(struct install *in)
 {
 	struct shard *s = in->shard;
 	struct node *n = in->node;
-	struct err e = { 0 };
 
+	if (in->repair) {
+		if (n->stopping || !repair_takes(s, &in->m))
+			install_end(in);
+		else
+			record(in);
+		return;
+	}
 	if (n->stopping ||
 	    !group_wants_snapshot(s->group, in->m.index, in->m.term)) {
 		group_freeze(s->group, false);
@@ -432,17 +459,61 @@ static void freeze(struct install *in)
 		return;
 	source_drop(s); /* its folder goes */
 	group_void(s->group);
-	in->state = RECORD;
-	in->req = (struct journal_req){ .shard = s->id,
-					.install = in->incarnation,
-					.install_index = in->m.index,
-					.install_term = in->m.term,
-					.cb = on_recorded,
-					.arg = in };
-	if (journal_submit(n->journal, &in->req)) {
-		err_set(&e, ERR_IO, "the journal takes no install");
-		node_fatal(n, &e);
+	record(in);
+}
+
+static void in_force(struct install *in)
+{
+	struct shard *s = in->shard;
+	struct node *n = in->node;
+
+	s->install_bad = false;
+	install_end(in);
+	shard_reopen(s);
+	if (s->id || !shard_works(s))
+		return;
+	if (!n->slots_epoch)
+		node_slots_load(n);
+	feature_load(n);
+}
+
+static void keep_run(struct disk_work *w)
+{
+	struct install *in = w->arg;
+
+	in->status = repair_keep(in->node->env.disk, in->shard->id,
+				 in->incarnation - 1, &in->kept, &in->err);
+}
+
+static void repaired(struct install *in)
+{
+	struct shard *s = in->shard;
+	uint64_t now_ms = clock_ms(in->node->env.clock);
+
+	log_event(LOG_INFO, "shard_repaired",
+		  "shard=%u index=%" PRIu64 " peer=%" PRIu64 " bytes=%" PRIu64
+		  " ms=%" PRIu64 " log=%s quarantine=%06u", s->id, in->m.index,
+		  in->peer, in->fetched, now_ms - s->repair.found_ms,
+		  in->req.install_keeps ? "kept" : "replaced", in->kept);
+	metric_add(M_REPAIRS, 1);
+	metric_observe_us(M_REPAIR_SECONDS,
+			  (now_ms - s->repair.found_ms) * 1000);
+	in_force(in);
+}
+
+static void keep_done(struct disk_work *w)
+{
+	struct install *in = w->arg;
+
+	/* What could not be moved is removed like any folder of the past. */
+	if (in->status) {
+		log_event(LOG_WARN, "quarantine_failed", "shard=%u why=%s",
+			  in->shard->id, log_quote(in->err.msg));
+		in->status = 0;
+		in->kept = 0;
 	}
+	if (work_over(in))
+		repaired(in);
 }
 
 static void swap(struct install *in)
@@ -450,9 +521,19 @@ static void swap(struct install *in)
 	struct shard *s = in->shard;
 	struct node *n = in->node;
 
+	if (in->repair) {
+		/* A full disk has no room for what is of no use. */
+		if (n->level >= LEVEL_WARN) {
+			repaired(in);
+		} else {
+			in->state = KEEP;
+			work_start(in, keep_run, keep_done);
+		}
+		return;
+	}
 	/* What waits for the old group is answered. */
 	group_run(s->group);
-	if (n->dead || !shard_works(s) || !list_empty(&s->reads) || s->marking ||
+	if (n->dead || s->absent || !list_empty(&s->reads) || s->marking ||
 	    !group_quiet(s->group) || s->role == GROUP_LEADER)
 		return;
 	log_event(LOG_INFO, "snapshot_installed",
@@ -460,11 +541,7 @@ static void swap(struct install *in)
 		  " ms=%" PRIu64, s->id, in->m.index, in->peer, in->fetched,
 		  clock_ms(n->env.clock) - in->begun_ms);
 	n->snap.installed++;
-	s->install_bad = false;
-	install_end(in);
-	shard_reopen(s);
-	if (s->id == 0 && shard_works(s) && !n->slots_epoch)
-		node_slots_load(n);
+	in_force(in);
 }
 
 static void install_tick(struct install *in, uint64_t now_ms)
@@ -516,10 +593,10 @@ static void on_offer(struct node *n, uint64_t peer, struct cursor *c)
 	s = &n->shards[m.shard];
 	in = s->install;
 	/* A full disk has other use for its reserve. */
-	if (!shard_works(s) || s->going || n->stopping ||
-	    n->level >= LEVEL_REFUSE)
+	if (s->absent || s->going || n->stopping || n->level >= LEVEL_REFUSE ||
+	    (s->faulty && !repair_takes(s, &m)))
 		goto no;
-	if (!group_wants_snapshot(s->group, m.index, m.term)) {
+	if (!s->faulty && !group_wants_snapshot(s->group, m.index, m.term)) {
 		group_tell_matched(s->group, peer);
 		goto no;
 	}
@@ -537,11 +614,12 @@ static void on_offer(struct node *n, uint64_t peer, struct cursor *c)
 	n->snap.installs++;
 	in->shard = s;
 	in->node = n;
+	in->repair = s->faulty;
 	in->peer = peer;
 	in->m = m;
 	in->incarnation = (js->incarnation ? js->incarnation : 1) + 1;
 	in->begun_ms = in->heard_ms = now_ms;
-	log_event(LOG_INFO, "install_begins",
+	log_event(LOG_INFO, in->repair ? "repair_begins" : "install_begins",
 		  "shard=%u index=%" PRIu64 " peer=%" PRIu64 " segments=%u"
 		  " id=%016" PRIx64, s->id, m.index, peer, m.n_segments, m.id);
 	work_start(in, prepare_run, prepare_done);
@@ -568,6 +646,9 @@ bool snap_on_message(struct node *n, uint64_t peer, uint8_t type,
 	case MSG_SNAP_GONE:
 		on_gone(n, peer, c);
 		return true;
+	case MSG_REPAIR_ASK:
+		repair_on_ask(n, peer, c);
+		return true;
 	default:
 		return false;
 	}
@@ -588,6 +669,19 @@ void snap_on_up(struct node *n, uint64_t peer)
 	}
 }
 
+/* An install that was under way when the damage was found: before its record there
+ * is nothing of it, after that its folder is the cure. */
+static void faulty_tick(struct shard *s, uint64_t now_ms)
+{
+	source_drop(s);
+	if (s->install && (s->install->repair || s->install->state == SWAP))
+		install_tick(s->install, now_ms);
+	else if (s->install && s->install->state < RECORD)
+		install_end(s->install);
+	if (s->faulty)
+		repair_tick(s, now_ms);
+}
+
 void snap_tick(struct node *n, uint64_t now_ms)
 {
 	uint32_t i;
@@ -597,11 +691,14 @@ void snap_tick(struct node *n, uint64_t now_ms)
 		struct shard *s = &n->shards[i];
 		bool swapping;
 
-		if (!shard_works(s)) {
-			/* What INSTALL has voided a restart finds. */
+		if (s->absent) {
 			if (s->install && s->install->state < RECORD)
 				install_end(s->install);
 			source_drop(s);
+			continue;
+		}
+		if (s->faulty) {
+			faulty_tick(s, now_ms);
 			continue;
 		}
 		swapping = s->install && s->install->state >= FREEZE;

@@ -170,6 +170,10 @@ struct node_shard_info {
 	bool present;          /* a replica is here; else only raft.leader and
 				  raft.term, as far as known */
 	bool faulty;
+	/* Of a faulty one: its journal is damaged, so it has to be replaced; else
+	 * it is being repaired: how far that is. */
+	bool amnesiac;
+	char repair[12];
 	char why[160];
 };
 void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out);
@@ -200,6 +204,11 @@ struct node_retain_info {
 void node_retain_info(struct node *n, uint32_t shard,
 		      struct node_retain_info *out);
 int node_transfer(struct node *n, uint32_t shard, uint64_t to);
+/* Take this node's replica of the shard for damaged and have it made anew from another
+ * one.  0: it has begun, or had already.  ERR_BUSY: it leads (it is being handed over)
+ * or takes a snapshot: again soon.  ERR_NOT_FOUND; ERR_INVALID: no other node, or its
+ * journal is damaged. */
+int node_repair(struct node *n, uint32_t shard, struct err *e);
 
 /* ---- who is in a shard's group -------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* What a node says of itself and of its shards, for operators. */
 #include "consensus/node_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bool node_ready(const struct node *n)
@@ -25,6 +26,8 @@ void node_shard_info(struct node *n, uint32_t shard, struct node_shard_info *out
 	out->shard = shard;
 	out->present = !s->absent;
 	out->faulty = s->faulty;
+	out->amnesiac = s->fault == FAULT_LOG;
+	snprintf(out->repair, sizeof out->repair, "%s", repair_state(s));
 	memcpy(out->why, s->why, sizeof out->why);
 	if (s->group)
 		group_info(s->group, &out->raft);

@@ -72,7 +72,7 @@ static int conf_newest(struct group *g, const struct group_boot *boot,
 		rv = group_conf_decode(&g->conf, boot->conf_index, boot->conf,
 				       boot->conf_len);
 		if (rv)
-			return err_set(e, ERR_FAULTY,
+			return err_set(e, ERR_DAMAGED,
 				       "the applied configuration is malformed");
 	} else if (boot->n_voters) {
 		conf_build(&c, boot);
@@ -198,6 +198,14 @@ static int boot_check(struct group *g, const struct group_boot *boot,
 
 	if (sh->faulty)
 		return err_set(e, ERR_FAULTY, "%s", sh->why);
+	/* What the mark says was durable and is not, with no entries left to make it
+	 * again: the state is at fault, not the journal. */
+	if (applied < sh->mark_index &&
+	    (!sh->first_index || sh->first_index > applied + 1))
+		return err_set(e, ERR_DAMAGED,
+			       "the state is of %" PRIu64 ", %" PRIu64
+			       " was durable and the journal starts at %" PRIu64,
+			       applied, sh->mark_index, sh->first_index);
 	if (sh->last_index >= sh->first_index && sh->first_index) {
 		if (sh->first_index > applied + 1)
 			return err_set(e, ERR_FAULTY,

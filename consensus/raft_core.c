@@ -27,16 +27,28 @@ uint64_t group_now(struct group *g)
 	return g->now_ms;
 }
 
+static void serve_no_more(struct group *g)
+{
+	g->broken = true;
+	reads_fail(g, &g->reads_new, ERR_UNAVAILABLE);
+	reads_fail(g, &g->reads_probing, ERR_UNAVAILABLE);
+	reads_fail(g, &g->reads_ok, ERR_UNAVAILABLE);
+}
+
 void group_break(struct group *g, const char *why)
 {
 	if (g->broken)
 		return;
-	g->broken = true;
 	log_event(LOG_ERROR, "group_stopped", "shard=%u why=%s", g->cfg.shard,
 		  log_quote(why));
-	reads_fail(g, &g->reads_new, ERR_UNAVAILABLE);
-	reads_fail(g, &g->reads_probing, ERR_UNAVAILABLE);
-	reads_fail(g, &g->reads_ok, ERR_UNAVAILABLE);
+	serve_no_more(g);
+}
+
+void group_stop(struct group *g)
+{
+	serve_no_more(g);
+	g->frozen = true;
+	g->chg = g->chg_before = NULL;
 }
 
 /* ---- one step ------------------------------------------------------------------ */

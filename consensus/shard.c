@@ -190,22 +190,29 @@ static void drop_all(struct shard *s)
 	}
 }
 
-/* Damage stops this replica, not the node; nothing is cut. */
-static void shard_faulty(struct shard *s, const struct err *why)
+static void shard_faulty(struct shard *s, enum shard_fault fault,
+			 const struct err *why)
 {
 	s->faulty = true;
+	s->fault = fault;
+	s->repair.found_ms = clock_ms(s->node->env.clock);
+	metric_add_label(M_DAMAGE_FOUND, fault == FAULT_LOG ? "journal" : "state",
+			 1);
 	s->deadline_ms = UINT64_MAX;
 	snprintf(s->why, sizeof s->why, "%.*s", (int)sizeof s->why - 1, why->msg);
-	log_event(LOG_ERROR, "shard_faulty", "shard=%u why=%s", s->id,
+	log_event(LOG_ERROR, "shard_faulty", "shard=%u what=%s why=%s", s->id,
+		  fault == FAULT_LOG ? "journal" : "state",
 		  log_quote(why->msg));
 }
 
 /* The same while it runs: the others elect a leader without it. */
-static void shard_leave(struct shard *s, const struct err *why)
+void shard_leave(struct shard *s, enum shard_fault fault, const struct err *why)
 {
-	shard_faulty(s, why);
+	shard_faulty(s, fault, why);
 	s->role = GROUP_FOLLOWER;
 	s->leader = 0;
+	if (s->group)
+		group_stop(s->group); /* or it would end changes that are gone */
 	changes_gone(s);
 	drop_all(s);
 }
@@ -215,7 +222,7 @@ static void shard_leave(struct shard *s, const struct err *why)
 static void read_failed(struct shard *s, int status, const struct err *why)
 {
 	if (status == ERR_DAMAGED && !s->faulty && shard_has_peers(s))
-		shard_leave(s, why);
+		shard_leave(s, FAULT_STATE, why);
 }
 
 static void on_apply(void *arg, struct entry *e)
@@ -250,7 +257,7 @@ static void on_apply(void *arg, struct entry *e)
 	if (rv == ERR_DAMAGED) {
 		/* The record of a dedupe row is not readable.  What apply did to
 		 * rows stays in memory: a faulty shard makes no checkpoint. */
-		shard_leave(s, &err);
+		shard_leave(s, FAULT_STATE, &err);
 		return;
 	}
 	if (rv) {
@@ -610,7 +617,7 @@ bool shard_turn(struct shard *s)
 	if (!s->node->dead)
 		did |= followers_serve(s);
 	if (!s->faulty && store_check(s->store, &err))
-		shard_leave(s, &err);
+		shard_leave(s, FAULT_STATE, &err);
 	else if (did)
 		shard_refresh_deadline(s);
 	return did;
@@ -669,7 +676,13 @@ static int open_replica(struct shard *s, struct err *e)
 		rv = open_group(s, &why);
 	}
 	if (rv == ERR_DAMAGED || rv == ERR_FAULTY || rv == ERR_CHECKSUM) {
-		shard_faulty(s, &why);
+		const struct journal_shard *js = journal_shard(n->journal, id);
+
+		/* Of both the journal is what counts. */
+		if (js->faulty)
+			rv = err_set(&why, ERR_FAULTY, "%s", js->why);
+		shard_faulty(s, rv == ERR_FAULTY ? FAULT_LOG : FAULT_STATE,
+			     &why);
 		return 0;
 	}
 	if (rv) {
@@ -711,17 +724,19 @@ bool shard_has_peers(const struct shard *s)
 	return false;
 }
 
-static void replica_close(struct shard *s)
+void shard_shut(struct shard *s)
 {
 	AN(s->role != GROUP_LEADER && list_empty(&s->reads));
 	retain_shard_gone(s);
 	changes_gone(s);
-	group_close(s->group);
+	if (s->group)
+		group_close(s->group);
 	s->group = NULL;
-	store_close(s->store);
+	if (s->store)
+		store_close(s->store);
 	s->store = NULL;
 	s->role = GROUP_FOLLOWER;
-	s->leader = 0;
+	s->leader = s->guessed = 0;
 	s->bytes_since_ckpt = s->ckpt_retry_ms = s->doomed_wait_ms = 0;
 	s->retain.freed = 0;
 }
@@ -734,7 +749,7 @@ void shard_end(struct shard *s)
 		s->heard_term = s->term;
 	}
 	if (s->group)
-		replica_close(s);
+		shard_shut(s);
 	s->absent = true;
 	s->life = 0;
 	s->stop_index = s->durable_index = s->durable_term = 0;
@@ -758,7 +773,10 @@ void shard_reopen(struct shard *s)
 {
 	struct err e = { 0 };
 
-	replica_close(s);
+	shard_shut(s);
+	s->faulty = false;
+	s->fault = FAULT_NONE;
+	s->why[0] = 0;
 	if (open_replica(s, &e)) {
 		node_fatal(s->node, &e);
 		return;

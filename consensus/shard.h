@@ -14,6 +14,7 @@
 #include "base/map.h"
 #include "consensus/machine.h"
 #include "consensus/node.h"
+#include "consensus/repair.h"
 
 #define SHARD_INFLIGHT_MAX 32 /* entries of own batches un-applied */
 #define SUB_PAGE_RECORDS 256  /* records of one device per round */
@@ -94,6 +95,7 @@ struct shard {
 	bool making;           /* an empty one, when replicas.meta has its life */
 	uint64_t meta_generation; /* of replicas.meta: that which says so */
 	struct journal_req forget;
+	enum shard_fault fault; /* in which way */
 	enum level level;      /* of a majority of its voters' disks */
 	char why[160];
 
@@ -122,6 +124,7 @@ struct shard {
 	bool install_bad;      /* the last one was damaged: copy nothing of ours */
 	uint64_t handover_ms;  /* not before: next try to hand leadership on */
 	struct retain_shard retain;
+	struct repair_shard repair;
 };
 
 /* There is a replica here, and it is not damaged: it has a group and a store. */
@@ -131,6 +134,10 @@ static inline bool shard_works(const struct shard *s)
 }
 /* Are there other voters, by the last applied configuration? */
 bool shard_has_peers(const struct shard *s);
+/* Damage stops this replica, not the node; nothing is cut. */
+void shard_leave(struct shard *s, enum shard_fault fault, const struct err *why);
+/* Close group and store; nothing of theirs may be under way. */
+void shard_shut(struct shard *s);
 /* Close group and store, open them on what the journal says is in force now. */
 void shard_reopen(struct shard *s);
 /* Leave no group and no store behind: the shard is absent. */

@@ -24,7 +24,7 @@ bool shard_checkpoint_due(const struct shard *s, uint64_t now_ms)
 		return true;
 	if (store_meta(s->store)->applied_index <= s->durable_index)
 		return false;
-	if (s->ckpt_retry_ms)
+	if (s->ckpt_retry_ms || repair_wants_checkpoint(s))
 		return true;
 	return s->bytes_since_ckpt >= n->cfg.checkpoint_bytes ||
 	       now_ms - s->ckpt_ms >= n->cfg.checkpoint_age_ms ||

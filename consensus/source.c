@@ -141,6 +141,7 @@ void source_tick(struct shard *s, uint64_t now_ms)
 	struct node *n = s->node;
 	struct snap_source *src = s->source;
 	uint64_t lagging = group_take_lagging(s->group), peer;
+	uint64_t asked = repair_askers(s, now_ms);
 
 	if (src && src->ready &&
 	    ((stale(src) && !src->pinned) || n->stopping ||
@@ -148,8 +149,12 @@ void source_tick(struct shard *s, uint64_t now_ms)
 		source_drop(s);
 		src = NULL;
 	}
-	if (!lagging || n->stopping || !n->env.net)
+	if (!(lagging | asked) || n->stopping || !n->env.net)
 		return;
+	if (src && src->ready && asked && src->m.index < s->repair.min) {
+		source_drop(s);
+		src = NULL;
+	}
 	if (!src) {
 		if (s->durable_index && now_ms >= s->source_retry_ms &&
 		    n->level < LEVEL_READONLY &&
@@ -160,7 +165,7 @@ void source_tick(struct shard *s, uint64_t now_ms)
 	if (!src->ready)
 		return;
 	for (peer = 1; peer < NET_NODE_MAX; peer++) {
-		if (!(lagging >> peer & 1) ||
+		if (!((lagging | asked) >> peer & 1) ||
 		    (src->offered_ms[peer] &&
 		     now_ms - src->offered_ms[peer] < OFFER_MS) ||
 		    n->env.net->ops->send(n->env.net, peer, src->bytes.data,
@@ -168,7 +173,9 @@ void source_tick(struct shard *s, uint64_t now_ms)
 			continue;
 		src->offered_ms[peer] = now_ms;
 		src->used_ms = now_ms;
-		group_offered(s->group, peer, src->m.index);
+		s->repair.askers &= ~(1ull << peer);
+		if (lagging >> peer & 1)
+			group_offered(s->group, peer, src->m.index);
 	}
 }
 

@@ -136,11 +136,13 @@ static void put_request(struct journal *j, struct journal_req *r, unsigned *n,
 	}
 	if (r->install) {
 		put_u64(vote, r->install);
-		put_small(j, n, JR_INSTALL, r->shard, r->install_term,
-			  r->install_index, vote, 8);
+		put_small(j, n, r->install_keeps ? JR_REPAIR : JR_INSTALL,
+			  r->shard, r->install_term, r->install_index, vote, 8);
 		*off += 64;
-		put_u64(row + 8, r->install_index);
-		put_u64(row + 16, r->install_term);
+		if (!r->install_keeps) {
+			put_u64(row + 8, r->install_index);
+			put_u64(row + 16, r->install_term);
+		}
 	}
 	if (r->has_mark) {
 		put_small(j, n, JR_MARK, r->shard, r->mark_term, r->mark_index,
@@ -306,8 +308,9 @@ static void durable(struct journal *j, struct journal_req *r, unsigned *at)
 	rp->entries = NULL;
 	j->stats.entries += r->n_entries;
 	if (r->install) {
-		journal_installed(j, r->shard, r->install, r->install_index,
-				  r->install_term);
+		(r->install_keeps ? journal_repaired : journal_installed)(
+			j, r->shard, r->install, r->install_index,
+			r->install_term);
 		jring_count_free(j);
 	}
 	if (r->has_mark && r->mark_index >= x->s.mark_index) {
@@ -370,7 +373,7 @@ int journal_submit(struct journal *j, struct journal_req *r)
 	AN(r->shard < JOURNAL_SHARDS_MAX);
 	AN(r->n_entries <= JOURNAL_REQ_ENTRIES_MAX);
 	AN(!r->install || !r->n_entries);
-	if (r->install)
+	if (r->install && !r->install_keeps)
 		jqueue_void(j, r->shard);
 	if (r->n_entries && !jqueue_is_barrier(r->entries, r->n_entries)) {
 		if (j->no_entries || j->q_bytes >= j->cfg.queue_bytes)

@@ -49,8 +49,8 @@ struct journal_shard {
 	uint32_t incarnation; /* of its folder; 0: none was ever installed */
 };
 
-/* One request: any of a vote, a truncation, entries, a mark, or an install alone,
- * written in this order as one piece of one group.  The struct is the caller's and stays put
+/* One request: any of a vote, a truncation, entries, a mark, or an install with no
+ * more than a vote, written in this order as one piece of one group.  The struct is the caller's and stays put
  * until cb, which runs exactly once on the loop, never inside the submitting
  * call, after the fdatasync that covers it.  References on the entries are
  * taken by the journal and dropped by it. The entries array may go at once. */
@@ -66,8 +66,11 @@ struct journal_req {
 	/* A snapshot is in force: the folder's incarnation, applied index and
 	 * term are these; all entries before are void, also those that wait,
 	 * and the next is index + 1.  Index 0: the replica is gone, and what comes
-	 * next begins with nothing, save for the vote. */
+	 * next begins with nothing, save for the vote.  With `keeps` no entry is void:
+	 * the log goes on as it is, and has the one at install_index or those right
+	 * behind it. */
 	uint32_t install;
+	bool install_keeps;
 	uint64_t install_index, install_term;
 	void (*cb)(struct journal_req *r);
 	void *arg;
@@ -162,7 +165,7 @@ int journal_walk(struct disk *disk, const char *dir,
 
 enum journal_record_type {
 	JR_ENTRY = 1, JR_VOTE = 2, JR_TRUNCATE = 3, JR_MARK = 4,
-	JR_INSTALL = 5, JR_SIGNED = 6,
+	JR_INSTALL = 5, JR_SIGNED = 6, JR_REPAIR = 7,
 };
 
 #endif

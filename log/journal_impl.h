@@ -117,6 +117,9 @@ void journal_truncated(struct journal *j, uint32_t shard, uint64_t from);
 /* A snapshot at `index` takes the place of all entries of the shard. */
 void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 		       uint64_t index, uint64_t term);
+/* Another folder with the state at `index`; entries stay. */
+void journal_repaired(struct journal *j, uint32_t shard, uint32_t incarnation,
+		      uint64_t index, uint64_t term);
 
 /* The file that is used again next, or was never used; JOURNAL_NO_FILE: there is one
  * file.  A never used one pins nothing. */

@@ -45,6 +45,19 @@ void journal_installed(struct journal *j, uint32_t shard, uint32_t incarnation,
 		j->files[i].last[shard] = 0;
 }
 
+/* The log is what it was, and replay begins behind the new folder's state. */
+void journal_repaired(struct journal *j, uint32_t shard, uint32_t incarnation,
+		      uint64_t index, uint64_t term)
+{
+	struct journal_shard *s = &j->shards[shard].s;
+
+	s->incarnation = incarnation;
+	if (index >= s->mark_index) {
+		s->mark_index = index;
+		s->mark_term = term;
+	}
+}
+
 void journal_truncated(struct journal *j, uint32_t shard, uint64_t from)
 {
 	uint32_t i;

@@ -67,7 +67,8 @@ static void rec_add(struct scan *sc, const struct jr *r, uint64_t off)
 		.term = r->term,
 		.index = r->index,
 		.off = off,
-		.vote = (r->type == JR_VOTE || r->type == JR_INSTALL) &&
+		.vote = (r->type == JR_VOTE || r->type == JR_INSTALL ||
+			 r->type == JR_REPAIR) &&
 					r->len == 8
 				? get_u64(r->payload)
 				: 0,
@@ -346,6 +347,12 @@ static void replay_record(struct scan *sc, const struct srec *r,
 		if (newest)
 			sc->ends[r->shard] = r->index;
 		break;
+	case JR_REPAIR:
+		if (r->len == 8 && r->vote >= x->s.incarnation &&
+		    r->vote <= UINT32_MAX)
+			journal_repaired(j, r->shard, (uint32_t)r->vote,
+					 r->index, r->term);
+		break;
 	default:
 		break;
 	}
@@ -380,7 +387,8 @@ static int replay(struct scan *sc, size_t n, bool marks)
 
 		for (k = 0; k < f->n_recs; k++)
 			if (!marks || sc->recs[f->rec + k].type == JR_MARK ||
-			    sc->recs[f->rec + k].type == JR_INSTALL)
+			    sc->recs[f->rec + k].type == JR_INSTALL ||
+			    sc->recs[f->rec + k].type == JR_REPAIR)
 				replay_record(sc, &sc->recs[f->rec + k], f);
 		if (marks || !f->bad)
 			continue;

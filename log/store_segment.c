@@ -254,7 +254,9 @@ static int check_ends(struct store *s, struct segment *g, struct err *e)
 			rv = err_set(e, ERR_DAMAGED,
 				     "the header is another segment's");
 	}
-	if (rv == ERR_FORMAT || rv == ERR_CHECKSUM)
+	/* A program that writes newer segments gives the state a newer version, which
+	 * was seen before this. */
+	if (rv == ERR_FORMAT || rv == ERR_CHECKSUM || rv == ERR_VERSION)
 		e->code = rv = ERR_DAMAGED;
 	if (rv)
 		err_wrap(e, "shard %u: %s", s->cfg.shard, path);

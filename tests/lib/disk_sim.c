@@ -602,7 +602,7 @@ bool disk_sim_zero(struct disk_sim *ds, const char *path, uint64_t off,
 	return i;
 }
 
-const char *disk_sim_rot(struct disk_sim *ds)
+const char *disk_sim_rot(struct disk_sim *ds, const char *below)
 {
 	unsigned tries;
 
@@ -611,7 +611,8 @@ const char *disk_sim_rot(struct disk_sim *ds)
 		struct inode *i = n->inode;
 		uint64_t off;
 
-		if (!i || i->extra || !i->size)
+		if (!i || i->extra || !i->size ||
+		    strncmp(n->path, below, strlen(below)))
 			continue;
 		off = rand_below(&ds->rand, i->size);
 		/* Nobody could tell it from a write that was torn. */

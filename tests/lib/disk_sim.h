@@ -68,7 +68,7 @@ bool disk_sim_zero(struct disk_sim *ds, const char *path, uint64_t off,
 /* Rot: one bit or one sector of some file's durable bytes, by the seed; files of
  * rows and the newest write of each file are left alone.  The path, or NULL:
  * nothing there to damage. */
-const char *disk_sim_rot(struct disk_sim *ds);
+const char *disk_sim_rot(struct disk_sim *ds, const char *below);
 
 struct disk_sim_stats {
 	uint64_t writes, syncs, crashes, kills;

@@ -384,12 +384,14 @@ void world_disk_full(struct world *w, unsigned node, uint64_t spare)
 	disk_sim_set_total(w->nodes[node].medium, st.used_bytes + spare);
 }
 
-void world_rot(struct world *w, unsigned node)
+void world_rot(struct world *w, unsigned node, bool journal)
 {
-	const char *path = disk_sim_rot(w->nodes[node].medium);
+	const char *path = disk_sim_rot(w->nodes[node].medium,
+					journal ? "" : "shards/");
 
 	sim_trace(&w->sim, "rot on node %u: %s", node, path ? path : "none");
 	w->nodes[node].rotten = w->nodes[node].expect_end = true;
+	w->nodes[node].rotten_log |= path && strncmp(path, "shards/", 7);
 }
 
 bool world_wipe(struct world *w, unsigned node)

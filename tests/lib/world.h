@@ -66,6 +66,7 @@ struct world_node {
 	bool full;             /* its disk is, so starts may fail too */
 	bool rotten;           /* so was it for good */
 	bool wiped;            /* its disk is another one, and nobody may hear it */
+	bool rotten_log;       /* and more than its shards' folders */
 	bool stopping, stopped;
 	unsigned feature_max;  /* of its program from the next start on; 0: the newest */
 };
@@ -107,7 +108,7 @@ void world_fail_disk_at(struct world *w, unsigned node, uint64_t n);
 void world_disk_full(struct world *w, unsigned node, uint64_t spare);
 void world_disk_free(struct world *w, unsigned node);
 /* Damage durable bytes of a node: it may end, and may not start again. */
-void world_rot(struct world *w, unsigned node);
+void world_rot(struct world *w, unsigned node, bool journal);
 /* Its disk is replaced by an empty one, once; it is down afterwards.  For worlds with
  * a guard; false and nothing is done: it is so already, or some node is down or has not
  * met it, so that it could not know better. */

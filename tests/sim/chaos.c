@@ -310,7 +310,8 @@ static void fault(struct run *r, enum fault f)
 		w->nodes[node].wall_off_ms = (int64_t)dice(r, 7200000) - 3600000;
 		break;
 	case FAULT_ROT:
-		world_rot(w, w->cfg.nodes);
+		/* Most of a disk is no journal. */
+		world_rot(w, w->cfg.nodes, !dice(r, 4));
 		break;
 	case FAULT_POWER_SOME:
 		power_some(r);

@@ -20,6 +20,7 @@ static const char *const names[COVER_END] = {
 	[COVER_INSTALLED] = "snapshots installed",
 	[COVER_UPGRADED] = "feature levels raised",
 	[COVER_WIPED] = "disks wiped",
+	[COVER_REPAIRED] = "replicas made anew",
 	[COVER_ELSEWHERE] = "devices connected elsewhere",
 	[COVER_DUP_ACK] = "repeated acks",
 	[COVER_PAGE] = "pages",
@@ -35,6 +36,7 @@ static const struct {
 } counts[] = {
 	{ M_ELECTIONS, "elections" },
 	{ M_LEADER_CHANGES, "changes of leaders seen" },
+	{ M_REPAIRS, "repairs" },
 	{ M_CHECKPOINTS, "checkpoints" },
 	{ M_JOURNAL_GROUPS, "journal groups" },
 	{ M_APPLIED, "entries applied" },

@@ -11,6 +11,7 @@
 
 #define READY_US 30000000
 #define STUCK_US 60000000 /* without progress so long: it never will */
+#define CURE_US 60000000  /* as reliability promises */
 
 void run_fail(struct run *r, const char *fmt, ...)
 {
@@ -166,6 +167,57 @@ static void say_what_hangs(struct run *r)
 		run_fail(r, "replicas do not level");
 }
 
+/* ---- repair -------------------------------------------------------------------- */
+
+static bool whole(const struct run *r, unsigned node)
+{
+	uint32_t i;
+
+	if (!world_up(&r->world, node))
+		return false;
+	for (i = 0; i < r->p.world.node.shards; i++)
+		if (!run_sound(r, node, i))
+			return false;
+	return true;
+}
+
+/* Rot that nobody has read is not seen: every replica of the node is made anew. */
+static bool made_anew(struct run *r)
+{
+	unsigned node = r->world.cfg.nodes;
+	struct node *n = r->world.nodes[node].node;
+	uint32_t i;
+	bool all = true;
+
+	if (r->world.sim.events % 16 || !whole(r, node))
+		return false;
+	for (i = 0; i < n->n_shards; i++) {
+		if (journal_shard(n->journal, i)->incarnation > r->before[i])
+			continue;
+		node_repair(n, i, NULL);
+		all = false;
+	}
+	return all;
+}
+
+/* Damage of a minority, save of a journal, is gone in the end. */
+static bool cure(struct run *r)
+{
+	struct world_node *wn = &r->world.nodes[r->world.cfg.nodes];
+	uint32_t i;
+
+	if (!wn->rotten || wn->rotten_log || wn->wiped ||
+	    r->world.cfg.nodes < 3)
+		return true;
+	for (i = 0; i < r->p.world.node.shards; i++)
+		r->before[i] = r->incarnation[wn->id][i];
+	if (!step_until(r, made_anew, CURE_US))
+		return false;
+	wn->rotten = false;
+	r->coverage.seen[COVER_REPAIRED] += r->p.world.node.shards;
+	return step_until(r, level, STUCK_US);
+}
+
 static void heal(struct run *r)
 {
 	unsigned i, k;
@@ -213,6 +265,8 @@ static void phases(struct run *r)
 	heal(r);
 	if (!quiesce(r))
 		say_what_hangs(r);
+	if (!failed(r) && !cure(r))
+		run_fail(r, "a damaged replica is not repaired");
 	if (failed(r))
 		return;
 	replicas_end(r);

@@ -603,6 +603,60 @@ static void test_install_record(void **state)
 	world_free(&w);
 }
 
+/* What was promised stays, whatever folder it is applied to. */
+static void test_repair_record(void **state)
+{
+	struct journal_req mark = { .has_mark = true,
+				    .mark_index = 50,
+				    .mark_term = 3 };
+	struct journal_req vote = { .has_vote = true, .term = 4, .vote = 2 };
+	struct journal_req repair = { .has_vote = true,
+				      .term = 4,
+				      .install = 2,
+				      .install_keeps = true,
+				      .install_index = 80,
+				      .install_term = 3 };
+	struct journal_req install = { .install = 1,
+				       .install_index = 20,
+				       .install_term = 3 };
+	struct journal *j;
+	struct world w;
+	uint64_t i;
+
+	(void)state;
+	world_init(&w);
+	j = reopen(&w, NULL);
+	submit(&w, j, &vote);
+	/* One of the past does not undo it. */
+	submit(&w, j, &install);
+	for (i = 21; i <= 110; i++)
+		entry_at(&w, j, i, 3, 100);
+	submit(&w, j, &mark);
+	submit(&w, j, &repair);
+	for (i = 0; i < 2; i++) {
+		expect(j, 2, 21, 110, 80);
+		assert_int_equal(journal_term(j, SHARD, 110), 3);
+		assert_int_equal(journal_shard(j, SHARD)->mark_term, 3);
+		j = reopen(&w, j);
+	}
+	/* Not when headers of later files say it either. */
+	for (i = 111; i <= 1200; i++) {
+		struct journal_req more = { .has_mark = true,
+					    .mark_index = i,
+					    .mark_term = 4 };
+
+		entry_at(&w, j, i, 4, 3000);
+		if (i % 20 == 0)
+			submit(&w, j, &more);
+	}
+	i = journal_shard(j, SHARD)->first_index;
+	assert_true(i > 200);
+	j = reopen(&w, j);
+	expect(j, 2, i, 1200, 1200);
+	journal_close(j);
+	world_free(&w);
+}
+
 /* What waits in the queue is void with it, and comes back all the same. */
 static void test_install_voids_the_queue(void **state)
 {
@@ -663,6 +717,7 @@ int main(void)
 		cmocka_unit_test(test_all_that_is_bad_goes_at_once),
 		cmocka_unit_test(test_another_manifest),
 		cmocka_unit_test(test_install_record),
+		cmocka_unit_test(test_repair_record),
 		cmocka_unit_test(test_install_voids_the_queue),
 	};
 

@@ -274,9 +274,9 @@ static void on_record(struct dump *d, const struct journal_walk_event *ev)
 {
 	static const char *const names[] = { "?",    "entry",   "vote",
 					     "truncate", "mark", "install",
-					     "signed" };
+					     "signed", "repair" };
 
-	out_begin(d, ev->type < 7 ? names[ev->type] : "?", ev->file,
+	out_begin(d, ev->type < 8 ? names[ev->type] : "?", ev->file,
 		  ev->offset);
 	out_u(d, "shard", ev->shard);
 	out_u(d, "term", ev->term);
