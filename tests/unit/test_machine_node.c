@@ -46,7 +46,7 @@ static void test_rows(void **state)
 	struct result r;
 
 	(void)state;
-	strcpy(m.address, "node-4.example:7300");
+	memcpy(m.address, "node-4.example:7300", 20);
 	assert_int_equal(epoch(), 0);
 	r = put(NODE_SET, &m);
 	assert_int_equal(r.status, ST_OK);
@@ -59,7 +59,7 @@ static void test_rows(void **state)
 	assert_false(member_has_disk(&m));
 	/* A shorter address leaves nothing of the longer one. */
 	w->time_ms = 2000;
-	strcpy(m.address, "n4:1");
+	memcpy(m.address, "n4:1", 5);
 	m.rack[0] = 0;
 	assert_int_equal(put(NODE_SET, &m).n, 2);
 	checkpoint();
