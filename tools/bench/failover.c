@@ -112,7 +112,7 @@ static int start_again(struct failover *v, unsigned node, struct err *e)
 		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 		_exit(127);
 	}
-	while (pid > 0 && (rv = waitpid(pid, &status, WNOHANG)) == 0 &&
+	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0 &&
 	       bench_now_us() < end)
 		turn(v);
 	rv = pid < 0 || status ? err_set(e, ERR_UNAVAILABLE, "\"%s\" failed", command) : 0;

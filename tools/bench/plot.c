@@ -62,7 +62,7 @@ static void put_panel(FILE *f, const struct plot_panel *p, const double *minutes
 	long_ = long_ > 0 ? long_ : 1;
 	step = step_of(most_of(p, n));
 	high = ceil(most_of(p, n) / step) * step;
-	for (at = 0; at <= high * 1.0001; at += step) {
+	for (i = 0; (at = (double)i * step) <= high * 1.0001; i++) {
 		double y = top + HIGH * (1 - at / high);
 
 		put_line(f, LEFT, y, LEFT + wide, y);
@@ -70,7 +70,7 @@ static void put_panel(FILE *f, const struct plot_panel *p, const double *minutes
 		put_text(f, LEFT - 6, y + 4, "end", text);
 	}
 	step = step_of(long_);
-	for (at = 0; at <= long_ * 1.0001; at += step) {
+	for (i = 0; (at = (double)i * step) <= long_ * 1.0001; i++) {
 		double x = LEFT + wide * at / long_;
 
 		put_line(f, x, top, x, top + HIGH);

@@ -183,12 +183,12 @@ static double most(const struct soak *s, const double *v)
 
 static double mean(const struct soak *s, const double *v)
 {
+	size_t from = s->n / 2, i;
 	double sum = 0;
-	size_t i;
 
-	for (i = s->n / 2; i < s->n; i++)
+	for (i = from; i < s->n; i++)
 		sum += v[i];
-	return sum / (double)(s->n - s->n / 2);
+	return sum / (double)(s->n - from);
 }
 
 /* ---- the load --------------------------------------------------------------------------- */
