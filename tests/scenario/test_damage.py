@@ -194,3 +194,43 @@ def test_one_damaged_replica_stops_nobody():
         run(all_there(broken, b, texts(2 * COUNT)))
         run(say(broken, a, b, texts(5, 2 * COUNT)))
         run(all_there(cluster.nodes[1], b, texts(2 * COUNT + 5)))
+
+
+def zero_middle(path):
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    data[at:at + 4096] = bytes(len(data[at:at + 4096]))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("what", ["segment", "segment gone", "state"])
+def test_a_damaged_folder_is_repaired_from_peers(what):
+    with Cluster(3, shards=2) as cluster:
+        (a,), (b,) = people(cluster.nodes[1], 2)
+        run(say(cluster.nodes[1], a, b, texts()))
+        broken = cluster.nodes[3]
+        broken.stop()  # all is in segments and rows now
+        shards = broken.data / "shards"
+        segment = next(p for p in shards.rglob("seg/*.seg")
+                       if b"message 0020 " in p.read_bytes())
+        if what == "segment":
+            flip(segment, segment.read_bytes().index(b"message 0020 "))
+        elif what == "segment gone":
+            segment.unlink()
+        else:
+            zero_middle(segment.parent.parent / "state.mdb")
+        # Others go on meanwhile.
+        run(say(cluster.nodes[2], a, b, texts(COUNT, COUNT)))
+        broken.start(wait=False)
+        broken.process.wait_line("event=shard_faulty.*what=state")
+        broken.process.wait_line("event=shard_repaired")
+        until(lambda: broken.admin("status")["ready"], "ready")
+        assert not faulty_shards(broken)
+        # What was damaged is kept.
+        assert [p.name for p in (broken.data / "quarantine").iterdir()
+                if p.name.startswith("000001-")]
+        # The repaired one is as good as any: with one of the others gone its ack is
+        # one of the two that count, and the records are its own.
+        cluster.nodes[1].kill()
+        run(say(broken, a, b, texts(5, 2 * COUNT)))
+        run(all_there(broken, b, texts(2 * COUNT + 5)))
