@@ -50,10 +50,10 @@ struct journal_shard {
 };
 
 /* One request: any of a vote, a truncation, entries, a mark, or an install with no
- * more than a vote, written in this order as one piece of one group.  The struct is the caller's and stays put
- * until cb, which runs exactly once on the loop, never inside the submitting
- * call, after the fdatasync that covers it.  References on the entries are
- * taken by the journal and dropped by it. The entries array may go at once. */
+ * more than a vote, written in this order as one piece of one group.  The struct is
+ * the caller's and stays put until cb, which runs exactly once on the loop, never
+ * inside the submitting call, after the fdatasync that covers it.  References on the
+ * entries are taken by the journal and dropped by it. The entries array may go at once. */
 struct journal_req {
 	uint32_t shard;
 	bool has_vote;
