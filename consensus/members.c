@@ -124,25 +124,6 @@ void members_on_up(struct node *n, uint64_t peer)
 		tell(n, peer);
 }
 
-bool members_on_message(struct node *n, uint8_t type,
-			struct cursor *c)
-{
-	struct members_node *mn = n->members;
-	uint64_t epoch;
-
-	if (type != MSG_MEMBERS)
-		return false;
-	epoch = cursor_u64(c);
-	if (!cursor_done(c))
-		return true;
-	if (epoch > mn->heard) {
-		mn->heard = epoch;
-		if (epoch > mn->now.epoch)
-			mn->due_ms = 0;
-	}
-	return true;
-}
-
 /* ---- the rows ------------------------------------------------------------------- */
 
 static void take(struct members_node *mn, const struct members *t)
@@ -150,7 +131,8 @@ static void take(struct members_node *mn, const struct members *t)
 	struct node *n = mn->n;
 	unsigned id, rows = 0;
 
-	if (t->epoch == mn->now.epoch)
+	/* A peer's table may be newer than the answer to a question. */
+	if (t->epoch <= mn->now.epoch)
 		return;
 	for (id = 1; id < PLACE_NODES; id++) {
 		rows += t->m[id].state != PLACE_NONE;
@@ -165,6 +147,67 @@ static void take(struct members_node *mn, const struct members *t)
 	tell_all(n);
 	if (mn->cb)
 		mn->cb(mn->arg);
+}
+
+static void post(struct node *n, uint64_t peer, uint8_t type)
+{
+	buf_clear(&n->scratch);
+	buf_u8(&n->scratch, type);
+	if (type == MSG_MEMBERS_ARE)
+		members_encode(&n->scratch, &n->members->now, n->cfg.cluster_id);
+	rpc_post(n, peer); /* full: it asks again at the next word of an epoch */
+}
+
+static void on_members(struct node *n, uint64_t peer, struct cursor *c)
+{
+	struct members_node *mn = n->members;
+	uint64_t epoch = cursor_u64(c);
+
+	if (!cursor_done(c))
+		return;
+	if (epoch > mn->now.epoch)
+		post(n, peer, MSG_MEMBERS_ASK);
+	if (epoch > mn->heard) {
+		mn->heard = epoch;
+		if (epoch > mn->now.epoch)
+			mn->due_ms = 0;
+	}
+}
+
+static void on_members_are(struct node *n, uint64_t peer, struct cursor *c)
+{
+	struct members *t;
+	size_t len = cursor_left(c);
+	struct err e = { 0, "" };
+
+	if (len > MEMBERS_FILE_MAX)
+		return;
+	t = xcalloc(1, sizeof *t);
+	if (members_decode(t, n->cfg.cluster_id, cursor_bytes(c, len), len, &e))
+		log_event(LOG_WARN, "members_refused", "peer=%" PRIu64 " why=%s", peer,
+			  log_quote(e.msg));
+	else if (t->epoch > n->members->now.epoch)
+		take(n->members, t);
+	free(t);
+}
+
+bool members_on_message(struct node *n, uint64_t peer, uint8_t type,
+			struct cursor *c)
+{
+	switch (type) {
+	case MSG_MEMBERS:
+		on_members(n, peer, c);
+		return true;
+	case MSG_MEMBERS_ASK:
+		if (n->members->now.epoch)
+			post(n, peer, MSG_MEMBERS_ARE);
+		return true;
+	case MSG_MEMBERS_ARE:
+		on_members_are(n, peer, c);
+		return true;
+	default:
+		return false;
+	}
 }
 
 static void asked(struct node_call *call, int status, const struct result *r)

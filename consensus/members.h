@@ -6,7 +6,11 @@
  * Each node enters its own disk id while its row has none.
  *
  * Messages between nodes, after the type byte, little endian:
- *   MEMBERS  epoch u64: the sender's table; who has an older one asks for it */
+ *   MEMBERS      epoch u64: the sender's table; who has an older one asks for it
+ *   MEMBERS_ASK  nothing
+ *   MEMBERS_ARE  the sender's table, as in the file
+ * The meta shard's leader is asked too, but a node that joins may know only peers that
+ * do not lead it, and before it has a table it lets nobody else in. */
 #ifndef QUIPU_CONSENSUS_MEMBERS_H
 #define QUIPU_CONSENSUS_MEMBERS_H
 
@@ -19,7 +23,11 @@ struct node;
 #define MEMBERS_FILE_MAX (32u << 10) /* bytes */
 #define MEMBERS_VERSION 1
 
-enum members_message { MSG_MEMBERS = 70 };
+enum members_message {
+	MSG_MEMBERS = 70,
+	MSG_MEMBERS_ASK = 73,
+	MSG_MEMBERS_ARE = 74,
+};
 
 struct members {
 	uint64_t epoch; /* of the newest change; 0: no table is known */
@@ -57,7 +65,7 @@ void members_close(struct node *n);
 void members_tick(struct node *n, uint64_t now_ms);
 void members_on_up(struct node *n, uint64_t peer);
 /* True: the message was one of these. */
-bool members_on_message(struct node *n, uint8_t type,
+bool members_on_message(struct node *n, uint64_t peer, uint8_t type,
 			struct cursor *c);
 
 #endif

@@ -613,7 +613,7 @@ void rpc_on_message(void *arg, uint64_t peer, const uint8_t *p, size_t len)
 		break;
 	default:
 		if (snap_on_message(n, peer, type, &c) ||
-		    members_on_message(n, type, &c) ||
+		    members_on_message(n, peer, type, &c) ||
 		    placing_on_message(n, peer, type, &c) ||
 		    lead_on_message(n, peer, type, &c) ||
 		    change_on_message(n, peer, type, &c))

@@ -269,7 +269,7 @@ static void message(struct script *s, struct cursor *c, bool changes)
 		return;
 	}
 	if (type >= 250) { /* members.h, placing.h */
-		buf_u8(&m, (uint8_t)(MSG_MEMBERS + type % 3));
+		buf_u8(&m, (uint8_t)(MSG_MEMBERS + type % 5));
 		buf_put(&m, p, len);
 		if (from != to)
 			rpc_on_message(s->world.nodes[to].node, from, m.data,
