@@ -254,20 +254,35 @@ class Cluster:
         Cluster.clusters += 1
         self.folder = new_folder()
         certs.ca(self.folder)
-        host = own_address()
+        self.host = own_address()
         # Where nobody listens yet: one range of ports per cluster.
-        base = 20000 + Cluster.clusters * 16
-        peers = [f"peers.{i}={host}:{base + i}" for i in range(1, n + 1)]
+        self.base = 20000 + Cluster.clusters * 16
+        self.settings = settings
+        self.founders = range(1, n + 1)
         self.nodes = {}
-        for i in range(1, n + 1):
-            certs.leaf(self.folder, f"node-{i}", f"node-{i}.quipu.quipu")
-            own = [f"node.id={i}", f"shards.count={shards}",
-                   f"tls.ca={self.folder}/ca.crt",
-                   f"tls.cert={self.folder}/node-{i}.crt",
-                   f"tls.key={self.folder}/node-{i}.key",
-                   f"tokens.key={self.folder}/token.key"]
-            self.nodes[i] = Node(self.folder / f"data-{i}",
-                                 [*own, *peers, *settings])
+        for i in self.founders:
+            self.nodes[i] = self._node(i, [f"shards.count={shards}"])
+
+    def peer_address(self, i):
+        """Where node i waits for the others."""
+        return f"{self.host}:{self.base + i}"
+
+    def _node(self, i, settings, args=()):
+        from . import certs
+
+        certs.leaf(self.folder, f"node-{i}", f"node-{i}.quipu.quipu")
+        rows = [f"peers.{k}={self.peer_address(k)}" for k in {*self.founders, i}]
+        return Node(self.folder / f"data-{i}",
+                    [f"node.id={i}", *settings, f"tls.ca={self.folder}/ca.crt",
+                     f"tls.cert={self.folder}/node-{i}.crt",
+                     f"tls.key={self.folder}/node-{i}.key",
+                     f"tokens.key={self.folder}/token.key", *rows, *self.settings],
+                    args)
+
+    def joiner(self, i):
+        """Node i, which was added and is to be started; it knows the founders."""
+        self.nodes[i] = self._node(i, [], ["--join"])
+        return self.nodes[i]
 
     def __enter__(self):
         try:
