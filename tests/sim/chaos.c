@@ -13,7 +13,7 @@ static const char *const names[FAULTS] = {
 	"disk-error", "disk-slow", "split", "isolate", "one-way",
 	"bridge", "transfer", "conn", "device", "conn-all",
 	"disk-full", "clock", "rot", "power-some", "slow-reader",
-	"clock-step", "wipe",
+	"clock-step", "wipe", "member",
 };
 
 const char *fault_name(enum fault f)
@@ -24,7 +24,8 @@ const char *fault_name(enum fault f)
 bool fault_needs_peers(enum fault f)
 {
 	return (f >= FAULT_SPLIT && f <= FAULT_TRANSFER) || f == FAULT_ROT ||
-	       f == FAULT_POWER_SOME || f == FAULT_WIPE;
+	       f == FAULT_POWER_SOME || f == FAULT_WIPE ||
+	       f == FAULT_MEMBER;
 }
 
 struct job {
@@ -76,6 +77,7 @@ void chaos_node_down(void *arg, unsigned node)
 
 	for (i = 0; i < SHARDS_MAX; i++)
 		r->applied[node][i] = UINT64_MAX;
+	r->changing[node] = false;
 	if (r->over)
 		return;
 	later(r, node,
@@ -316,6 +318,9 @@ static void fault(struct run *r, enum fault f)
 	case FAULT_POWER_SOME:
 		power_some(r);
 		break;
+	case FAULT_MEMBER:
+		members_change(r);
+		break;
 	case FAULT_READER:
 		reader_slow(r);
 		break;
@@ -355,7 +360,7 @@ bool chaos_leads(const struct run *r, unsigned node, uint32_t shard)
 {
 	const struct node *n = r->world.nodes[node].node;
 
-	return n && shard < n->n_shards && !n->shards[shard].faulty &&
+	return n && shard < n->n_shards && shard_works(&n->shards[shard]) &&
 	       n->shards[shard].role == GROUP_LEADER;
 }
 
@@ -415,6 +420,8 @@ void chaos_heal(struct run *r)
 	unsigned i;
 
 	r->quiet = true;
+	if (r->p.weight[FAULT_MEMBER])
+		members_restore(r);
 	net_sim_heal_all(r->world.net);
 	r->world.cfg.conn_refused_permille = 0;
 	for (i = 1; i <= r->world.cfg.nodes; i++) {

@@ -27,6 +27,7 @@ enum fault {
 	FAULT_READER,      /* a device reads nothing for a while */
 	FAULT_STEP,        /* a wall clock is put back to the right time */
 	FAULT_WIPE,        /* the last node comes back with an empty disk */
+	FAULT_MEMBER,      /* replicas of a shard are added and removed */
 	FAULTS
 };
 

@@ -154,6 +154,10 @@ void params_draw(struct params *p, uint64_t seed)
 		p->world.node.journal.max_bytes = 256u << 20;
 		p->old_nodes = 0;
 	}
+	/* A damaged replica stays, and a wiped node is let in by nobody. */
+	if (p->world.nodes > 2 && !p->weight[FAULT_ROT] &&
+	    !p->weight[FAULT_WIPE] && rand_below(&r, 3))
+		p->weight[FAULT_MEMBER] = 4 + (unsigned)rand_below(&r, 9);
 }
 
 #define PRINT(f, indent, fmt, ...) fprintf(f, "%s" fmt "\n", indent, __VA_ARGS__)

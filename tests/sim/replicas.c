@@ -20,14 +20,16 @@ struct point {
 
 static uint64_t stored_of(struct run *r, unsigned node, uint32_t shard)
 {
+	const struct node *n = r->world.nodes[node].node;
 	struct group_info gi;
 	unsigned i;
 
-	group_info(r->world.nodes[node].node->shards[shard].group, &gi);
-	for (i = 0; i < gi.n_voters; i++)
-		if (gi.voters[i] == node)
-			return gi.match[i];
-	return 0;
+	group_info(n->shards[shard].group, &gi);
+	for (i = 0; i < gi.conf.n; i++)
+		if (gi.conf.members[i].id == node)
+			return gi.member_match[i];
+	/* One that joins, and has not its own configuration yet. */
+	return journal_shard(n->journal, shard)->last_index;
 }
 
 /* Layout of group messages: consensus/raft_msg.c. */
@@ -44,7 +46,11 @@ static void look_append_result(struct run *r, unsigned from, unsigned to,
 
 	if (rejected == UINT64_MAX) /* nothing of it was looked at */
 		return;
-	if (rejected ? !last : last > stored_of(r, from, shard))
+	/* An empty replica refuses what does not begin with the first entry. */
+	if (!r->world.nodes[from].node->shards[shard].group)
+		return; /* it spoke before it went */
+	if (rejected ? !last && stored_of(r, from, shard)
+		     : last > stored_of(r, from, shard))
 		run_fail(r, "node %u tells node %u that its log of shard %u "
 			    "ends at %" PRIu64 " (%s), and has %" PRIu64,
 			 from, to, shard, last,
@@ -137,30 +143,32 @@ static void look_stored(struct run *r, const struct shard *s, unsigned node)
 {
 	struct group_info gi;
 	unsigned i, have = 0;
+	uint64_t own;
 
 	/* What a wiped disk had still counts: its votes do not. */
 	if (r->world.nodes[node].wiped)
 		return;
 	group_info(s->group, &gi);
 	r->term[node][s->id] = gi.term;
+	own = stored_of(r, node, s->id);
+	r->coverage.seen[COVER_TRUNCATED] += own < r->stored[node][s->id];
+	r->coverage.seen[COVER_LONE] += gi.n_voters == 1 && r->world.cfg.nodes > 1;
+	r->stored[node][s->id] = own;
 	for (i = 0; i < gi.n_voters; i++) {
 		unsigned peer = (unsigned)gi.voters[i];
 		uint64_t *stored = &r->stored[peer][s->id];
 
-		if (peer == node) {
-			r->coverage.seen[COVER_TRUNCATED] +=
-				gi.match[i] < *stored;
-			*stored = gi.match[i];
-		}
-		else if (gi.role == GROUP_LEADER && gi.match[i] > *stored &&
-			 r->term[peer][s->id] <= gi.term)
+		if (peer != node && gi.role == GROUP_LEADER && gi.match[i] > *stored &&
+		    gi.match[i] > r->retired[peer][s->id] &&
+		    r->term[peer][s->id] <= gi.term)
 			run_fail(r, "shard %u: leader %u counts %" PRIu64
 				    " entries at node %u, which has %" PRIu64,
 				 s->id, node, gi.match[i], peer, *stored);
-		have += *stored >= gi.commit_index;
+		have += *stored >= gi.commit_index ||
+			r->retired[peer][s->id] >= gi.commit_index;
 	}
 	/* Entry 1 is the first configuration, the same everywhere from birth. */
-	if (gi.commit_index > 1 && have <= gi.n_voters / 2)
+	if (gi.commit_index > 1 && gi.conf_committed && have <= gi.n_voters / 2)
 		run_fail(r, "shard %u: node %u commits %" PRIu64
 			    ", which %u of %u nodes have", s->id, node,
 			 gi.commit_index, have, gi.n_voters);
@@ -220,8 +228,11 @@ static void look_journal(struct run *r, const struct shard *s, unsigned node)
 	uint64_t *mark = &r->mark[node][s->id];
 	uint32_t *inc = &r->incarnation[node][s->id];
 
-	r->coverage.seen[COVER_INSTALLED] += js->incarnation > *inc;
-	if ((js->mark_index < *mark || js->incarnation < *inc) &&
+	r->coverage.seen[COVER_INSTALLED] += js->incarnation > *inc &&
+					     js->mark_index;
+	/* A replica that is gone leaves no mark. */
+	if (((js->mark_index < *mark && (js->mark_index || js->incarnation == *inc)) ||
+	     js->incarnation < *inc) &&
 	    !r->world.nodes[node].rotten)
 		run_fail(r, "node %u shard %u: the mark went from %" PRIu64
 			    " to %" PRIu64 ", the incarnation from %u to %u",
@@ -229,6 +240,23 @@ static void look_journal(struct run *r, const struct shard *s, unsigned node)
 			 js->incarnation);
 	*mark = js->mark_index;
 	*inc = js->incarnation;
+}
+
+/* What it had durable when it went was counted, and may be. */
+static bool look_absent(struct run *r, const struct shard *s, unsigned node)
+{
+	bool *was = &r->absent[node][s->id];
+
+	if (s->absent && !*was) {
+		r->coverage.seen[COVER_RETIRED]++;
+		r->retired[node][s->id] = r->stored[node][s->id];
+		r->stored[node][s->id] = 0;
+		r->applied[node][s->id] = UINT64_MAX;
+		r->rewritten[node][s->id] = 0;
+	}
+	r->coverage.seen[COVER_MADE] += !s->absent && *was;
+	*was = s->absent;
+	return s->absent;
 }
 
 void replicas_look(struct run *r, unsigned node)
@@ -246,6 +274,8 @@ void replicas_look(struct run *r, unsigned node)
 		if (s->level == LEVEL_READONLY)
 			r->readonly_us = r->world.sim.now_us;
 		look_journal(r, s, node);
+		if (look_absent(r, s, node))
+			continue;
 		seen[COVER_FAULTY] += s->faulty;
 		seen[COVER_INSTALLING] += s->install != NULL;
 		seen[COVER_DIRTY_FULL] += !s->faulty && store_full(s->store);
@@ -328,7 +358,7 @@ void replicas_trace(struct run *r)
 		for (i = 0; i < n->n_shards; i++) {
 			struct group_info gi;
 
-			if (n->shards[i].faulty)
+			if (!shard_works(&n->shards[i]))
 				continue;
 			group_info(n->shards[i].group, &gi);
 			sim_trace(&r->world.sim,

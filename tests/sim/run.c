@@ -38,7 +38,7 @@ bool run_sound(const struct run *r, unsigned node, uint32_t shard)
 {
 	const struct node *n = r->world.nodes[node].node;
 
-	return n && !n->shards[shard].faulty;
+	return n && shard_works(&n->shards[shard]) && !n->shards[shard].going;
 }
 
 static bool all_up(const struct run *r)
@@ -77,9 +77,12 @@ static bool device_level(struct run *r, const struct device *d)
 {
 	uint32_t shard = node_shard_of(r->world.nodes[1].node, d->account);
 	struct machine *m = &r->world.nodes[1].node->shards[shard].machine;
-	uint64_t end = machine_inbox_end(m, d->account);
+	uint64_t end;
 	struct result res = { 0 };
 
+	if (!run_sound(r, 1, shard))
+		return false;
+	end = machine_inbox_end(m, d->account);
 	machine_device(m, d->account, d->device, &res);
 	return device_settled(d) && d->store.state.meta.cursor == end &&
 	       res.cursor == end;

@@ -56,6 +56,7 @@ enum cover {
 	COVER_TWO_LEADERS, COVER_READ_REFUSED, COVER_CROWDED, COVER_DIRTY_FULL,
 	COVER_DISK_LEVEL, COVER_FAULTY, COVER_INSTALLING, COVER_INSTALLED,
 	COVER_ELSEWHERE, COVER_UPGRADED, COVER_WIPED, COVER_REPAIRED,
+	COVER_MADE, COVER_RETIRED, COVER_LONE,
 	COVER_DUP_ACK, COVER_PAGE, COVER_REFUSED, COVER_CONN_BROKEN,
 	COVER_CONN_REFUSED,
 	COVER_END
@@ -172,6 +173,12 @@ struct run {
 	struct history history[SHARDS_MAX];
 	uint64_t rewritten[WORLD_NODES_MAX + 1][SHARDS_MAX];
 	uint64_t wall_max_ms;   /* of any node, ever */
+	/* One change of a group that each node is asked for. */
+	struct node_change_call change[WORLD_NODES_MAX + 1];
+	bool changing[WORLD_NODES_MAX + 1];
+	/* What the replica that was retired last had durable: it counted. */
+	uint64_t retired[WORLD_NODES_MAX + 1][SHARDS_MAX];
+	bool absent[WORLD_NODES_MAX + 1][SHARDS_MAX];
 	/* What a replica has durable in its journal, and in which term it is. */
 	uint64_t stored[WORLD_NODES_MAX + 1][SHARDS_MAX];
 	uint64_t term[WORLD_NODES_MAX + 1][SHARDS_MAX];
@@ -218,6 +225,9 @@ bool device_settled(const struct device *d);
 void chaos_start(struct run *r);
 void chaos_node_down(void *arg, unsigned node);
 void chaos_heal(struct run *r);
+/* Every replica back on every node: now and then, until the run is over. */
+void members_restore(struct run *r);
+void members_change(struct run *r); /* a few changes, one after the other */
 bool chaos_leads(const struct run *r, unsigned node, uint32_t shard);
 /* More than one node takes itself for the leader: both are read from. */
 void chaos_two_leaders(struct run *r, uint32_t shard);

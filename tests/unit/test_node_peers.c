@@ -13,7 +13,8 @@
 #include <cmocka.h>
 
 /* consensus/rpc.c */
-enum { CALL = 16, QUERY = 17, REPLY = 18, SUB = 19, CREDIT = 20, START = 22, RECORDS = 23, END = 24 };
+enum { CALL = 16 };
+enum { QUERY = 17, REPLY = 18, SUB = 19, CREDIT = 20, START = 22, RECORDS = 23, END = 24 };
 enum { PEER = 2, SUB_ID = 5, ACCOUNT = 7, SENDER = 9 };
 
 static struct test {
