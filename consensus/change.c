@@ -40,7 +40,8 @@ static void change_free(struct change *x)
 	free(x);
 }
 
-static void finish(struct node *n, struct change *x, int status, const char *why)
+/* True: a peer has asked and is answered; x is over.  False: its callback is due. */
+static bool answer(struct node *n, struct change *x, int status, const char *why)
 {
 	x->in_group = x->sent = false;
 	if (x->call) {
@@ -48,7 +49,7 @@ static void finish(struct node *n, struct change *x, int status, const char *why
 		x->status = status;
 		snprintf(x->why, sizeof x->why, "%s", status ? why : "");
 		n->woken = true;
-		return;
+		return false;
 	}
 	if (n->links[x->peer] == x->asked_on) {
 		buf_clear(&n->scratch);
@@ -58,7 +59,13 @@ static void finish(struct node *n, struct change *x, int status, const char *why
 		buf_put(&n->scratch, why, status ? strlen(why) : 0);
 		rpc_post(n, x->peer);
 	}
-	change_free(x);
+	return true;
+}
+
+static void finish(struct node *n, struct change *x, int status, const char *why)
+{
+	if (answer(n, x, status, why))
+		change_free(x);
 }
 
 /* ---- at the leader ----------------------------------------------------------------- */
@@ -256,67 +263,72 @@ bool change_on_message(struct node *n, uint64_t peer, uint8_t type,
 
 /* ---- ends ---------------------------------------------------------------------------- */
 
-static struct change *first_done(struct node *n)
+static struct change *take(struct node *n)
 {
-	LIST_FOREACH(it, &n->changes)
-	{
-		struct change *x = container_of(it, struct change, link);
+	struct list *it = list_pop(&n->changes);
 
-		if (x->done)
-			return x;
-	}
-	return NULL;
+	return it ? container_of(it, struct change, link) : NULL;
+}
+
+static unsigned count(struct node *n)
+{
+	unsigned k = 0;
+
+	LIST_FOREACH(it, &n->changes)
+		k++;
+	return k;
 }
 
 bool changes_done(struct node *n)
 {
+	/* What a callback asks for waits for the next round. */
+	unsigned left = count(n);
 	struct change *x;
-	unsigned left = 0;
 	bool did = false;
 
-	/* What a callback asks for waits for the next round. */
-	LIST_FOREACH(it, &n->changes)
-		left += container_of(it, struct change, link)->done;
-	while (left-- && (x = first_done(n)) != NULL) {
+	while (left-- && (x = take(n)) != NULL) {
 		struct node_change_call *call = x->call;
 		char why[WHY_MAX];
 		int status = x->status;
 
+		if (!x->done) {
+			list_append(&n->changes, &x->link);
+			continue;
+		}
 		memcpy(why, x->why, sizeof why);
-		change_free(x);
+		free(x);
 		call->cb(call, status, why);
 		did = true;
 	}
 	return did;
 }
 
-static struct change *first_of(struct node *n, const struct shard *s,
-			       uint64_t peer)
+/* The group of `s` is closed, or where that is NULL the link to `peer` is. */
+static void gone(struct node *n, const struct shard *s, uint64_t peer,
+		 const char *why)
 {
-	LIST_FOREACH(it, &n->changes)
-	{
-		struct change *x = container_of(it, struct change, link);
+	unsigned left = count(n);
+	struct change *x;
 
-		if (s ? x->in_group && x->shard == s : x->sent && x->peer == peer)
-			return x;
+	while (left-- && (x = take(n)) != NULL) {
+		bool is = s ? x->in_group && x->shard == s
+			    : x->sent && x->peer == peer;
+
+		if (is && answer(n, x, ERR_UNKNOWN_OUTCOME, why))
+			free(x);
+		else
+			list_append(&n->changes, &x->link);
 	}
-	return NULL;
 }
 
 void changes_gone(struct shard *s)
 {
-	struct change *x;
-
-	while ((x = first_of(s->node, s, 0)) != NULL)
-		finish(s->node, x, ERR_UNKNOWN_OUTCOME, "the replica stopped");
+	gone(s->node, s, 0, "the replica stopped");
 }
 
 void changes_on_down(struct node *n, uint64_t peer)
 {
-	struct change *x;
-
-	while ((x = first_of(n, NULL, peer)) != NULL)
-		finish(n, x, ERR_UNKNOWN_OUTCOME, "the leader's link broke");
+	gone(n, NULL, peer, "the leader's link broke");
 }
 
 void changes_close(struct node *n)
