@@ -500,9 +500,10 @@ static void on_hello(struct link_conn *c, const uint8_t *msg, size_t n)
 		rv = say_welcome(c, &e);
 	if (rv)
 		link_conn_fail(c, &e);
-	else if (c->dialed || c->version == LINK_VERSION_OLD)
+	else if (c->dialed || c->version == LINK_VERSION_OLD) {
+		AN(p); /* check_hello() has found it */
 		conn_up(c, p, h.boot);
-	else
+	} else
 		c->state = ADMIT;
 }
 
