@@ -59,7 +59,8 @@ static bool disk_allowed(const struct cmd_node *c, const uint8_t *row)
 	const uint8_t *disk = row ? row + N_DISK : none;
 
 	if (c->op == NODE_REPLACE)
-		return !is_zero(c->disk_id) && memcmp(c->disk_id, disk, 16) &&
+		return row && !is_zero(c->disk_id) &&
+		       memcmp(c->disk_id, disk, 16) &&
 		       memcmp(c->disk_id, row + N_FORMER, 16);
 	return is_zero(disk) || memcmp(c->disk_id, disk, 16) == 0;
 }
