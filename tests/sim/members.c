@@ -70,7 +70,8 @@ static bool grow(struct run *r, uint32_t shard)
 	struct group_info gi = { 0 };
 	unsigned id, i;
 
-	if (!view(r, shard, &gi))
+	/* One that was asked for before may still be on its way. */
+	if (!view(r, shard, &gi) || gi.changing || !gi.conf_committed)
 		return true;
 	for (id = 1; id <= r->world.cfg.nodes; id++) {
 		for (i = 0; i < gi.conf.n && gi.conf.members[i].id != id; i++)
