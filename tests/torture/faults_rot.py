@@ -331,9 +331,6 @@ class WipedDisk(Fault):
     def lacks(cls, run):
         if not row_of(run, run.nodes[0]):
             return "not yet cured by the product: there is no table of nodes"
-        if not run.args.untried:
-            return "not yet cured by the product: who was replaced gets no replicas " \
-                "(--untried: see it fail)"
         return None
 
     def begin(self):
@@ -354,12 +351,16 @@ class WipedDisk(Fault):
 
     def verdict(self):
         began = self.node.started
+        watch = self.run.watch
+        # A standby that has it all is no voter yet: until then one node less may go.
         if not self.wrong and not self.run.until(
-                lambda: self.run.watch.whole(began), self.REPAIR_S):
-            self.wrong = f"not whole in {self.REPAIR_S:.0f} s: {self.run.watch.lagging()}"
+                lambda: watch.whole(began) and watch.voters_are(self.run.nodes),
+                self.REPAIR_S):
+            self.wrong = (f"not whole in {self.REPAIR_S:.0f} s: "
+                          f"{watch.lagging() or 'it does not vote everywhere'}")
         if self.wrong:
             return f"node {self.node.n} with an empty disk: {self.wrong}"
-        self.repaired = self.run.watch.whole(began) - began
+        self.repaired = time.monotonic() - began
         return None
 
 

@@ -1,12 +1,11 @@
 """Torture: real nodes, real disks that lose power, real clients, and a checker.
 
 usage: run.py [--minutes M] [--seed N] [--nodes N] [--rate N] [--only KIND,KIND]
-              [--untried] [--prove] [--folder DIR] [--keep] [--list]
+              [--prove] [--folder DIR] [--keep] [--list]
 
     --minutes   how long faults come (30)
     --seed      of everything that is drawn; printed, so that a run can be repeated
     --only      these kinds of faults alone
-    --untried   also kinds that the product is known not to cure yet
     --prove     syncs are not done, and the power of all nodes is cut: it must see
                 losses; exit 0 when it does
     --list      the kinds, and which of them are skipped here and why
@@ -426,7 +425,6 @@ def options():
     p.add_argument("--clerks", type=int, default=6)
     p.add_argument("--disk", type=int, default=768)
     p.add_argument("--only")
-    p.add_argument("--untried", action="store_true")
     p.add_argument("--prove", action="store_true")
     p.add_argument("--folder")
     p.add_argument("--keep", action="store_true")

@@ -98,6 +98,17 @@ class Watch(threading.Thread):
         with self.lock:
             return all(self.has.get(m) for m in self.shards if m != n)
 
+    def voters_are(self, nodes):
+        """By their leaders, every shard has these nodes for its voters, and no others."""
+        want, seen = {node.n for node in nodes}, {}
+        with self.lock:
+            for said in self.shards.values():
+                for shard, s in (said or {}).items():
+                    known = seen.setdefault(shard, False)
+                    if s["role"] == "leader":
+                        seen[shard] = known or {v["id"] for v in s["voters"]} == want
+        return bool(seen) and all(seen.values())
+
     def leader_of_most(self):
         with self.lock:
             led = {node.n: 0 for node in self.nodes}
