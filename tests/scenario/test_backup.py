@@ -128,6 +128,31 @@ def test_damage_is_found_and_mended(loaded, tmp_path):
     assert quipuctl("backup", "verify", to).returncode == 1
 
 
+def test_what_it_does_not_know_stays(loaded, tmp_path):
+    """A mistyped --to loses nothing and gets nothing mixed in; what lies in a backup's
+    folder beside it stays."""
+    cluster, *_ = loaded
+    data = ["--data", cluster.any().data]
+    for name in ("home/papers/letter.txt", "home/0001/x.seg", "home/notes.seg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    home = files(tmp_path / "home")
+    for to in (tmp_path / "home", cluster.any().data):
+        done = quipuctl(*data, "--to", to, "backup")
+        assert done.returncode == 1 and "something else in it" in done.stderr
+    assert files(tmp_path / "home") == home
+    to = tmp_path / "to"
+    backup(cluster, to)
+    (to / "0000" / "gone.snap").write_text("of an earlier backup")
+    beside = [to / "README", to / "0000" / "note.txt", to / "papers" / "x.seg"]
+    for path in beside:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    backup(cluster, to)
+    assert all(path.read_text() == "mine" for path in beside)
+    assert not (to / "0000" / "gone.snap").exists()
+
+
 def test_what_it_refuses(loaded, tmp_path):
     cluster, to, *_ = loaded
     assert quipuctl("backup").returncode == 2

@@ -280,7 +280,28 @@ static int shard(struct run *r, uint32_t i)
 
 /* ---- the whole ------------------------------------------------------------------------ */
 
-/* Left over from earlier backups and broken runs. */
+/* Could it be a backup's: a file with one of its endings, a folder of its levels? */
+static bool may_be_ours(const char *name, bool is_dir, unsigned depth)
+{
+	static const char *const ends[] = { ".snap", ".seg", ".idx", ".hash", ".part" };
+	const char *dot = strrchr(name, '.');
+	unsigned i;
+
+	if (is_dir && depth)
+		return depth == 1 && (!strcmp(name, "seg") || !strcmp(name, "tree"));
+	if (is_dir)
+		return strlen(name) == 4 && strspn(name, "0123456789") == 4;
+	if (!depth)
+		return !strcmp(name, "lock") || !strcmp(name, BACKUP_JSON) ||
+		       !strcmp(name, BACKUP_JSON ".part");
+	for (i = 0; i < sizeof ends / sizeof ends[0]; i++)
+		if (dot && !strcmp(dot, ends[i]))
+			return true;
+	return false;
+}
+
+/* Left over from earlier backups and broken runs.  What somebody else has put there
+ * stays. */
 static void sweep(struct run *r, const char *folder, unsigned depth)
 {
 	char *path = *folder ? xasprintf("%s/%s", r->c->to, folder) : xstrdup(r->c->to);
@@ -293,8 +314,9 @@ static void sweep(struct run *r, const char *folder, unsigned depth)
 		char *full = xasprintf("%s/%s", r->c->to, name);
 		struct stat st;
 
-		if (de->d_name[0] != '.' && !lstat(full, &st)) {
-			if (S_ISDIR(st.st_mode) && depth < 2)
+		if (!lstat(full, &st) &&
+		    may_be_ours(de->d_name, S_ISDIR(st.st_mode), depth)) {
+			if (S_ISDIR(st.st_mode))
 				sweep(r, name, depth + 1);
 			else if (S_ISREG(st.st_mode) && depth &&
 				 !json_object_get(r->named, name))
@@ -306,6 +328,32 @@ static void sweep(struct run *r, const char *folder, unsigned depth)
 	if (d)
 		closedir(d);
 	free(path);
+}
+
+/* Without a backup.json it is a new folder, or what a broken run has left; a mistyped
+ * --to gets nothing mixed in and loses nothing. */
+static int folder_is_free(const char *to, struct err *e)
+{
+	DIR *d = opendir(to);
+	struct dirent *de;
+	int rv = 0;
+
+	if (!d)
+		return err_errno(e, errno, "%s", to);
+	while (!rv && (de = readdir(d))) {
+		char *full = xasprintf("%s/%s", to, de->d_name);
+		struct stat st;
+
+		if (de->d_name[0] != '.' && strcmp(de->d_name, "lost+found") &&
+		    (lstat(full, &st) ||
+		     !may_be_ours(de->d_name, S_ISDIR(st.st_mode), 0)))
+			rv = err_set(e, ERR_EXISTS, "%s has something else in it (%s): a "
+				     "backup begins with an empty folder", to,
+				     de->d_name);
+		free(full);
+	}
+	closedir(d);
+	return rv;
 }
 
 static void names_of(const json_t *backup, json_t *names)
@@ -328,6 +376,11 @@ static int folder_open(struct run *r, int *lock, struct err *e)
 
 	if (mkdir(to, 0700) && errno != EEXIST)
 		return err_errno(e, errno, "%s", to);
+	path = xasprintf("%s/" BACKUP_JSON, to);
+	rv = access(path, F_OK) ? folder_is_free(to, e) : 0;
+	free(path);
+	if (rv)
+		return rv;
 	path = xasprintf("%s/lock", to);
 	*lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	rv = *lock < 0 ? err_errno(e, errno, "%s", path) : 0;
