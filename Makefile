@@ -120,7 +120,7 @@ $(B)/$(1): $(call objects,tools/$(1).c $(wildcard tools/$(1)/*.c) \
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool,$(t))))
 
-$(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/libtest.a $(MODULE_LIBS) $(DEPS_LIBS)
+$(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(B)/libtest.a $(B)/libtools.a $(MODULE_LIBS) $(DEPS_LIBS)
 	@echo "  LINK    $@"
 	$(LINK) -lcmocka
 
@@ -130,11 +130,11 @@ $(B)/quipu-sim: $(call objects,$(SIM),$(B)) $(B)/libtest.a $(MODULE_LIBS) $(DEPS
 
 # A fuzz target twice: with libFuzzer to search, with gcc to replay the corpus.
 $(B)/replay/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o \
-		$(B)/libtest.a $(MODULE_LIBS) $(DEPS_LIBS)
+		$(B)/libtest.a $(B)/libtools.a $(MODULE_LIBS) $(DEPS_LIBS)
 	@echo "  LINK    $@"
 	$(LINK)
 
-FUZZ_OBJS := $(call objects,$(foreach m,$(MODULES) tests/lib,$(call sources,$(m))),build/fuzz)
+FUZZ_OBJS := $(call objects,$(foreach m,$(MODULES) tools/lib tests/lib,$(call sources,$(m))),build/fuzz)
 build/fuzz/libproduct.a: $(FUZZ_OBJS)
 	$(Q)rm -f $@ && ar rcs $@ $^
 build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/libproduct.a $(DEPS_LIBS)

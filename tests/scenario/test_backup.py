@@ -153,6 +153,37 @@ def test_what_it_does_not_know_stays(loaded, tmp_path):
     assert not (to / "0000" / "gone.snap").exists()
 
 
+def test_a_backup_json_that_is_not_whole(loaded, tmp_path):
+    _, to, *_ = loaded
+    copy = tmp_path / "copy"
+    shutil.copytree(to, copy)
+    text = (to / "backup.json").read_text()
+
+    def refused(change, why):
+        shown = json.loads(text)
+        change(shown)
+        (copy / "backup.json").write_text(json.dumps(shown))
+        for done in (quipuctl("backup", "verify", copy),
+                     quipuctl("--from", copy, "--data", tmp_path / "data", "restore")):
+            assert done.returncode == 1 and why in done.stderr, done.stderr
+            shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+    def with_path(path):
+        return lambda b: b["shard"][0]["files"][1].update(path=path)
+
+    for path in ("../outside", "/etc/passwd", "0000/../../x", "", 7):
+        refused(with_path(path), "files ascend")
+    refused(lambda b: b["shard"].pop(), "as many shards")
+    refused(lambda b: b["shard"].append(b["shard"].pop(0) | {"shard": 1}), "there once")
+    refused(lambda b: b["shard"][0]["files"].pop(0), "first file is its manifest")
+    refused(lambda b: b["shard"][0]["files"].reverse(), "first file is its manifest")
+    # Named is what is there, but not all that the manifest has.
+    refused(lambda b: max((s["files"] for s in b["shard"]), key=len).pop(), "no whole")
+    refused(lambda b: b["shard"][0].update(files=b["shard"][1]["files"]), "is another's")
+    (copy / "backup.json").write_text(text[:len(text) // 2])
+    assert quipuctl("backup", "verify", copy).returncode == 1
+
+
 def test_what_it_refuses(loaded, tmp_path):
     cluster, to, *_ = loaded
     assert quipuctl("backup").returncode == 2

@@ -1,5 +1,6 @@
 #include "tools/lib/backup_dir.h"
 #include "base/alloc.h"
+#include "consensus/cmd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 #define CHUNK (1u << 20)
-#define JSON_MAX (256u << 20)
+#define FILE_MAX (256 << 20) /* backup.json, a manifest */
 
 /* ---- names ------------------------------------------------------------------------ */
 
@@ -257,36 +258,143 @@ int backup_sha(const char *path, uint64_t bytes, char sha[BACKUP_SHA],
 
 /* ---- backup.json ------------------------------------------------------------------- */
 
-int backup_load(const char *dir, json_t **out, struct err *e)
+/* A name may not lead out of the folder. */
+static const char *name_of(const json_t *f)
 {
-	char *path = xasprintf("%s/" BACKUP_JSON, dir);
+	const char *s = json_string_value(json_object_get(f, "path"));
+
+	return s && *s && *s != '/' && !strstr(s, "..") && strlen(s) < BACKUP_PATH_MAX
+		       ? s
+		       : NULL;
+}
+
+static bool file_fits(const json_t *f, json_int_t *last)
+{
+	const json_t *n = json_object_get(f, "file"), *bytes = json_object_get(f, "bytes");
+	const char *sha = json_string_value(json_object_get(f, "sha256"));
+
+	if (!json_is_integer(n) || json_integer_value(n) <= *last || !name_of(f) ||
+	    !json_is_integer(bytes) || json_integer_value(bytes) < 1 || !sha ||
+	    strlen(sha) != BACKUP_SHA - 1)
+		return false;
+	*last = json_integer_value(n);
+	return true;
+}
+
+static const char *shard_fits(const json_t *s, bool seen[SHARDS_MAX], json_int_t shards)
+{
+	const json_t *n = json_object_get(s, "shard"), *list = json_object_get(s, "files"),
+		     *f;
+	json_int_t id = json_integer_value(n), last = -2;
+	size_t i;
+
+	if (!json_is_integer(n) || id < 0 || id >= shards || seen[id])
+		return "each shard is there once";
+	seen[id] = true;
+	if (json_integer_value(json_object_get(json_array_get(list, 0), "file")) != -1)
+		return "each shard's first file is its manifest";
+	json_array_foreach(list, i, f)
+		if (!file_fits(f, &last))
+			return "files ascend, with path, bytes and sha256";
+	return NULL;
+}
+
+static bool is_u32(const json_t *n)
+{
+	return json_is_integer(n) && json_integer_value(n) >= 0 &&
+	       json_integer_value(n) <= (json_int_t)UINT32_MAX;
+}
+
+/* What does not hold; NULL: all does. */
+static const char *shape(const json_t *o)
+{
+	const json_t *list = json_object_get(o, "shard"), *s,
+		     *shards = json_object_get(o, "shards");
+	json_int_t n = json_integer_value(shards);
+	bool seen[SHARDS_MAX] = { false };
+	const char *why;
+	size_t i;
+
+	if (!json_is_integer(shards) || n < 1 || n > SHARDS_MAX ||
+	    json_array_size(list) != (size_t)n)
+		return "as many shards as \"shards\" says";
+	if (!is_u32(json_object_get(o, "level")) || !is_u32(json_object_get(o, "epoch")))
+		return "level and epoch are numbers";
+	json_array_foreach(list, i, s) {
+		why = shard_fits(s, seen, n);
+		if (why)
+			return why;
+	}
+	return NULL;
+}
+
+int backup_parse(const void *p, size_t n, json_t **out, struct err *e)
+{
 	json_error_t why;
-	const json_t *format;
+	json_t *o = json_loadb(p, n, JSON_REJECT_DUPLICATES, &why), *format;
+	const char *rule;
 	int rv = 0;
 
 	*out = NULL;
-	if (access(path, R_OK)) {
-		rv = errno == ENOENT ? err_set(e, ERR_NOT_FOUND, "%s is missing", path)
-				     : err_errno(e, errno, "%s", path);
-	} else {
-		*out = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
-		format = json_object_get(*out, "format");
-		if (!*out)
-			rv = err_set(e, ERR_FORMAT, "%s: line %d: %s", path, why.line,
-				     why.text);
-		else if (!json_is_integer(format) ||
-			 !json_is_array(json_object_get(*out, "shard")))
-			rv = err_set(e, ERR_FORMAT, "%s is no backup's", path);
-		else if (json_integer_value(format) != BACKUP_FORMAT)
-			rv = err_set(e, ERR_VERSION,
-				     "%s is of format %" JSON_INTEGER_FORMAT
-				     ", this program knows %d", path,
-				     json_integer_value(format), BACKUP_FORMAT);
+	format = json_object_get(o, "format");
+	if (!o)
+		rv = err_set(e, ERR_FORMAT, "line %d: %s", why.line, why.text);
+	else if (!json_is_integer(format) || !json_is_array(json_object_get(o, "shard")))
+		rv = err_set(e, ERR_FORMAT, "no backup's");
+	else if (json_integer_value(format) != BACKUP_FORMAT)
+		rv = err_set(e, ERR_VERSION, "of format %" JSON_INTEGER_FORMAT
+			     ", this program knows %d", json_integer_value(format),
+			     BACKUP_FORMAT);
+	else if ((rule = shape(o)))
+		rv = err_set(e, ERR_FORMAT, "not so: %s", rule);
+	if (rv)
+		json_decref(o);
+	else
+		*out = o;
+	return rv;
+}
+
+/* A whole file; the caller frees it. */
+static int read_whole(const char *path, uint8_t **p, size_t *n, struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rv = 0;
+	struct stat st;
+	ssize_t got = 1;
+
+	*p = NULL;
+	*n = 0;
+	if (fd < 0)
+		return errno == ENOENT ? err_set(e, ERR_NOT_FOUND, "%s is missing", path)
+				       : err_errno(e, errno, "%s", path);
+	if (fstat(fd, &st))
+		rv = err_errno(e, errno, "%s", path);
+	else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
+		rv = err_set(e, ERR_FORMAT, "%s is no file of at most %u MiB", path,
+			     FILE_MAX >> 20);
+	else
+		*p = xmalloc((size_t)st.st_size + 1);
+	while (!rv && got && *n < (size_t)st.st_size) {
+		got = read(fd, *p + *n, (size_t)st.st_size - *n);
+		if (got < 0 && errno != EINTR)
+			rv = err_errno(e, errno, "%s", path);
+		else if (got > 0)
+			*n += (size_t)got;
 	}
-	if (rv) {
-		json_decref(*out);
-		*out = NULL;
-	}
+	close(fd);
+	return rv;
+}
+
+int backup_load(const char *dir, json_t **out, struct err *e)
+{
+	char *path = xasprintf("%s/" BACKUP_JSON, dir);
+	uint8_t *p;
+	size_t n;
+	int rv = read_whole(path, &p, &n, e);
+
+	*out = NULL;
+	if (!rv && backup_parse(p, n, out, e))
+		rv = err_wrap(e, "%s", path);
+	free(p);
 	free(path);
 	return rv;
 }
@@ -323,31 +431,46 @@ const json_t *backup_file(const json_t *shard, uint32_t file)
 	return NULL;
 }
 
-/* A name may not lead out of the folder. */
-static const char *name_of(const json_t *f)
-{
-	const char *s = json_string_value(json_object_get(f, "path"));
-
-	return s && *s && *s != '/' && !strstr(s, "..") ? s : NULL;
-}
-
 static int check_file(const char *dir, const json_t *f, struct progress *p,
 		      struct err *e)
 {
-	const char *name = name_of(f),
-		   *want = json_string_value(json_object_get(f, "sha256"));
-	json_int_t bytes = json_integer_value(json_object_get(f, "bytes"));
-	char sha[BACKUP_SHA], *path;
-	int rv;
+	const char *want = json_string_value(json_object_get(f, "sha256"));
+	char *path = xasprintf("%s/%s", dir, name_of(f)), sha[BACKUP_SHA];
+	int rv = backup_sha(path, (uint64_t)json_integer_value(json_object_get(f, "bytes")),
+			    sha, p, e);
 
-	if (!name || !want || bytes < 0)
-		return err_set(e, ERR_FORMAT, "%s/" BACKUP_JSON " names a file without "
-			       "path, bytes or sha256", dir);
-	path = xasprintf("%s/%s", dir, name);
-	rv = backup_sha(path, (uint64_t)bytes, sha, p, e);
 	if (!rv && strcmp(sha, want))
 		rv = err_set(e, ERR_DAMAGED, "%s has other bytes", path);
 	free(path);
+	return rv;
+}
+
+/* Its manifest is the shard's, and names no file that the entry does not. */
+static int check_shard(const char *dir, const json_t *shard, struct err *e)
+{
+	json_int_t id = json_integer_value(json_object_get(shard, "shard"));
+	char name[BACKUP_PATH_MAX];
+	struct snap_manifest m;
+	uint32_t i;
+	int rv = backup_manifest(dir, shard, &m, e);
+
+	if (rv)
+		return rv;
+	if (m.shard != (uint64_t)id)
+		rv = err_set(e, ERR_DAMAGED, "the manifest of shard %" JSON_INTEGER_FORMAT
+			     " is another's", id);
+	for (i = 0; !rv && i < snap_files(&m); i++) {
+		const json_t *f = backup_file(shard, i);
+		uint64_t bytes = snap_file_bytes(&m, i);
+
+		if (!bytes)
+			continue;
+		backup_name(&m, i, name);
+		if (!f || strcmp(name_of(f), name) ||
+		    (uint64_t)json_integer_value(json_object_get(f, "bytes")) != bytes)
+			rv = err_set(e, ERR_DAMAGED, "the backup has no whole %s", name);
+	}
+	snap_release(&m);
 	return rv;
 }
 
@@ -357,48 +480,35 @@ int backup_verify(const char *dir, const json_t *o, struct progress *p, unsigned
 	const json_t *s, *f;
 	struct err one;
 	size_t i, k;
-	int rv = 0;
 
 	*bad = 0;
 	json_array_foreach(json_object_get(o, "shard"), i, s) {
-		json_array_foreach(json_object_get(s, "files"), k, f) {
-			if (!check_file(dir, f, p, &one))
-				continue;
-			if (!*bad)
+		unsigned was = *bad;
+
+		json_array_foreach(json_object_get(s, "files"), k, f)
+			if (check_file(dir, f, p, &one) && !(*bad)++)
 				*e = one;
-			++*bad;
-			rv = ERR_DAMAGED;
-		}
+		if (*bad == was && check_shard(dir, s, &one) && !(*bad)++)
+			*e = one;
 	}
-	return rv;
+	return *bad ? ERR_DAMAGED : 0;
 }
 
 int backup_manifest(const char *dir, const json_t *shard, struct snap_manifest *m,
 		    struct err *e)
 {
-	const json_t *list = json_object_get(shard, "files"), *f = json_array_get(list, 0);
-	const char *name = name_of(f);
-	json_int_t bytes = json_integer_value(json_object_get(f, "bytes"));
+	const json_t *f = json_array_get(json_object_get(shard, "files"), 0);
 	uint8_t *p;
 	char *path;
-	FILE *in;
+	size_t n;
 	int rv = check_file(dir, f, NULL, e);
 
 	if (rv)
 		return rv;
-	if (bytes > (json_int_t)JSON_MAX)
-		return err_set(e, ERR_FORMAT, "%s: too long", name);
-	path = xasprintf("%s/%s", dir, name);
-	p = xmalloc((size_t)bytes + 1);
-	in = fopen(path, "rb");
-	if (!in || fread(p, 1, (size_t)bytes, in) != (size_t)bytes)
-		rv = err_set(e, ERR_IO, "%s cannot be read", path);
-	if (in)
-		fclose(in);
-	if (!rv)
-		rv = snap_decode(m, p, (size_t)bytes, e);
-	if (rv)
-		err_wrap(e, "%s", path);
+	path = xasprintf("%s/%s", dir, name_of(f));
+	rv = read_whole(path, &p, &n, e);
+	if (!rv && snap_decode(m, p, n, e))
+		rv = err_wrap(e, "%s", path);
 	free(p);
 	free(path);
 	return rv;

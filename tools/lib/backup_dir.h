@@ -20,16 +20,20 @@ void backup_name(const struct snap_manifest *m, uint32_t file,
 		 char out[BACKUP_PATH_MAX]);
 void backup_manifest_name(const struct snap_manifest *m, char out[BACKUP_PATH_MAX]);
 
-/* backup.json: ERR_NOT_FOUND, ERR_FORMAT, ERR_VERSION.  The caller's. */
+/* backup.json: ERR_NOT_FOUND, ERR_FORMAT, ERR_VERSION.  The caller's.  What it gives is
+ * of the form of docs/format.md as to shards and their files; other members are not
+ * looked at. */
 int backup_load(const char *dir, json_t **out, struct err *e);
+int backup_parse(const void *p, size_t n, json_t **out, struct err *e);
 /* Durable when it returns, the old one or the new after a crash. */
 int backup_save(const char *dir, const json_t *o, struct err *e);
-/* Each file that is named is there, as long as it says, with those bytes.  ERR_DAMAGED:
- * `bad` of them are not, the first is in e. */
+/* Each file that is named is there, as long as it says, with those bytes, and those that
+ * the manifests name are named.  ERR_DAMAGED: `bad` files are not, or so many shards'
+ * manifests differ; the first is in e. */
 int backup_verify(const char *dir, const json_t *o, struct progress *p, unsigned *bad,
 		  struct err *e);
-/* The manifest of one entry of "shard", checked against its SHA-256.  On success
- * snap_release() it. */
+/* `o` and `shard`, an entry of its "shard", are of backup_load().  The manifest is
+ * checked against its SHA-256.  On success snap_release() it. */
 int backup_manifest(const char *dir, const json_t *shard, struct snap_manifest *m,
 		    struct err *e);
 /* "files" of an entry by its number there; NULL: none. */

@@ -88,9 +88,6 @@ static int suits(struct run *r, struct err *e)
 	if (ctl_u(b, "level") > FEATURE_MAX)
 		return err_set(e, ERR_VERSION, "the backup is of feature level %" PRIu64
 			       "; this program knows %u", ctl_u(b, "level"), FEATURE_MAX);
-	if (!r->shards || r->shards > SHARDS_MAX ||
-	    json_array_size(json_object_get(b, "shard")) != r->shards)
-		return err_set(e, ERR_FORMAT, "the backup does not have all shards");
 	if (r->conf.shards.count && r->conf.shards.count != r->shards)
 		return err_set(e, ERR_CONFIG, "the backup has %u shards, the configuration "
 			       "(shards.count) says %" PRIu64, r->shards,
